@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: BSD-2-Clause
+ * The journal writer. Threads of the mount append concurrently; an append copies into a mapped segment
+ * under one short lock and makes no system call on the common path. A background thread prepares
+ * segments ahead, syncs on request or interval, unlinks reclaimed ones, and collapses at the limit. */
+#ifndef TANDEM_FS_JOURNAL_H
+#define TANDEM_FS_JOURNAL_H
+
+#include "proto/jrec.h"
+#include "proto/jhead.h"
+
+enum journal_sync { JSYNC_FSYNC, JSYNC_INTERVAL, JSYNC_NEVER }; /* with the application's fsync (default), every second, never */
+
+struct journal_options {
+	uint64_t limit;        /* bytes of segments on disk before a collapse */
+	uint64_t segment_size; /* bytes; JSEG_SIZE by default */
+	enum journal_sync sync;
+};
+
+/* What was found when the journal was opened. */
+enum journal_start {
+	JSTART_NEW,     /* made now: every target needs a full comparison */
+	JSTART_CLEAN,   /* closed properly */
+	JSTART_KILLED,  /* same boot, writer died: nothing is missing; operations in flight are rechecked */
+	JSTART_POWER,   /* other boot and not closed: the end may be missing; recheck by ctime since the returned time */
+	JSTART_DAMAGED  /* damage before the end: segments quarantined, recheck everything */
+};
+
+struct journal;
+
+/* Open or make the journal in dirfd (kept, not closed), recover its tail, start the background thread.
+ * *start tells what was found; *since_ns the time of the last record that is certainly there.
+ * Returns 0, -EBUSY (another writer holds it), -errno, or E_VERSION. */
+int journal_open(struct journal **out, int dirfd, const struct journal_options *opt,
+    enum journal_start *start, uint64_t *since_ns);
+/* Close properly: sync, mark clean. Frees j. */
+void journal_close(struct journal *j);
+
+/* Append one record: sets r->seq and r->time_ns, publishes it to readers and rings their bell.
+ * Callers that must order records against their own tables hold their own lock around the call; the
+ * journal's lock is the innermost. Never blocks on I/O. Returns 0; -ENOSPC/-EIO when the journal cannot be
+ * written: the record's paths are then kept in the in-memory dirty set, head->degraded is set, and they are
+ * written as RECHECK records as soon as that works again: the caller carries on as if it had succeeded. */
+int journal_append(struct journal *j, struct jrec *r);
+/* Make everything appended so far durable according to the sync option (JSYNC_FSYNC: waits for
+ * fdatasync; group commit). Returns 0 or -errno. */
+int journal_sync(struct journal *j);
+/* The last committed sequence. */
+uint64_t journal_seq(struct journal *j);
+struct jhead *journal_head(struct journal *j);
+/* Register a reader's doorbell: keeps efd. Returns its slot in the head page or -ENOSPC. */
+int journal_listen(struct journal *j, int efd);
+void journal_unlisten(struct journal *j, int slot);
+
+#endif

@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: BSD-2-Clause
+ * The journal's head page: a file "head" of 4096 bytes in the journal directory, mapped shared by the
+ * writer (tandemfs) and every reader. It is a cache and a doorbell: everything in it can be rebuilt
+ * from the segments, except id and epoch, which are also in every segment header.
+ *
+ * Doorbell: a reader with nothing to read sets its slot's sleeping = 1, reads committed_seq once more
+ * and, if still nothing, polls its eventfd (passed to tandemfs over the control socket). The writer
+ * stores committed_seq, then for every slot that it exchanges from 1 to 0 writes the eventfd. */
+#ifndef TANDEM_JHEAD_H
+#define TANDEM_JHEAD_H
+
+#include <stdatomic.h>
+#include <stdint.h>
+
+#define JHEAD_MAGIC 0x3144414548 /* "HEAD1" */
+#define JHEAD_SIZE  4096u
+#define JHEAD_SLOTS 64
+
+struct jhead {
+	uint64_t magic;
+	uint8_t journal_id[16];
+	uint64_t epoch;
+	uint64_t segment_size;
+	uint8_t boot_id[16];            /* of the writer's last start */
+	_Atomic uint32_t clean;         /* 1: the writer closed the journal; 0: it runs, or was killed */
+	_Atomic uint32_t writer_pid;    /* 0: no writer */
+	_Atomic uint64_t committed_seq; /* last record completely written; 0: none */
+	_Atomic uint64_t committed_ns;  /* its time */
+	_Atomic uint64_t first_seq;     /* first record still on disk */
+	_Atomic uint64_t synced_seq;    /* last record known durable */
+	_Atomic uint64_t reclaim_seq;   /* set by the replicator: every target has records <= this durably; the writer unlinks segments */
+	_Atomic uint64_t bytes;         /* bytes of segments on disk */
+	_Atomic uint64_t appended_bytes;/* bytes of records ever appended by this process */
+	_Atomic uint32_t collapsed;     /* 1: since the last time all targets were in sync the journal was collapsed */
+	_Atomic uint32_t degraded;      /* 1: records could not be written; a dirty set is kept in memory */
+	struct {
+		_Atomic uint32_t used;     /* taken by a reader */
+		_Atomic uint32_t sleeping;
+	} slots[JHEAD_SLOTS];
+};
+_Static_assert(sizeof(struct jhead) <= JHEAD_SIZE, "head page");
+
+/* Map the head page of a journal directory; create makes it (caller then fills it). Returns 0, -errno or
+ * E_VERSION. Unmap with jhead_unmap. */
+int jhead_map(struct jhead **out, int dirfd, int create);
+void jhead_unmap(struct jhead *h);
+
+#endif

@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: BSD-2-Clause
+ * Reads a journal while it is written: maps segments read-only, never beyond committed_seq of the head
+ * page, follows SEAL records into the next segment. One reader belongs to one thread. */
+#ifndef TANDEM_JREADER_H
+#define TANDEM_JREADER_H
+
+#include "proto/jhead.h"
+#include "proto/jrec.h"
+
+struct jreader;
+
+/* Open for a journal directory. Borrows dirfd for the reader's life. Returns 0, -errno or E_VERSION. */
+int jreader_open(struct jreader **out, int dirfd);
+void jreader_close(struct jreader *r);
+/* The head page the reader maps. */
+struct jhead *jreader_head(struct jreader *r);
+/* Position after record seq (0: before the first ever). If digest is not NULL, *digest gets the chain
+ * digest there. Returns 0; E_COLLAPSED: seq+1 lies in a range that was collapsed, the reader stands
+ * before the COLLAPSED record that covers it; E_GAP: seq+1 was reclaimed or seq lies beyond
+ * committed_seq; E_CHECKSUM for a damaged segment. */
+int jreader_seek(struct jreader *r, uint64_t seq, uint64_t *digest);
+/* Decode the next record. *raw and *len (may be NULL) get its bytes; they and the views in rec stay
+ * valid until the next call that returns 1, or close. Returns 1, 0 when there is none yet, E_CHECKSUM,
+ * E_GAP (the segment was reclaimed or collapsed under the reader), E_VERSION. */
+int jreader_next(struct jreader *r, struct jrec *rec, const void **raw, size_t *len);
+/* Sequence and chain digest of the record returned last (or sought). */
+uint64_t jreader_seq(const struct jreader *r);
+uint64_t jreader_digest(const struct jreader *r);
+
+#endif
