@@ -159,7 +159,8 @@ struct wop {
 	uint8_t journal_id[16];  /* POS */
 	uint64_t epoch;          /* POS */
 };
-#define WOP_DATA_MAX (1u << 20) /* bytes of one DATA */
+#define WOP_DATA_MAX   (1u << 20) /* bytes of one DATA */
+#define FRAME_SUMS_MAX 65536      /* block sums in one SUMSET */
 
 /* One entry of a LISTING. */
 struct wentry {
