@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""A source that holds files already, a standby that does not, or does."""
+import os
+import shutil
+import subprocess
+
+import pytest
+
+from lib import tree
+from lib.proxy import Proxy
+from lib.wait import wait_until
+from lib.workload import Workload
+
+
+def fill(path, seed=1):
+    Workload(path, seed=seed, ops=1500, threads=1, use_mmap=False).run()
+    (path / "big").write_bytes(os.urandom(5 << 20))
+
+
+@pytest.fixture
+def net(request):
+    """Returns a function to be used as pair_with(proxy=...); net.proxy is the proxy."""
+    def through(port):
+        through.proxy = Proxy(port).__enter__()
+        request.addfinalizer(lambda: through.proxy.__exit__())
+        return through.proxy.port
+    return through
+
+
+@pytest.mark.smoke
+def test_existing_tree(pair_with):
+    pair = pair_with(prepare=lambda p: fill(p.source.dir))
+    pair.same()
+
+
+def test_changes_during_the_first_copy(pair_with, net):
+    def prepare(p):
+        fill(p.source.dir)
+        for d in range(20):
+            os.mkdir(p.source.dir / f"many{d}")
+            for i in range(50):
+                (p.source.dir / f"many{d}" / f"{i}").write_bytes(os.urandom(3000))
+    site_pair = pair_with
+    # the mount is there at once; `start` waits for the mount only, the wait for the copy comes after the load
+    pair = site_pair(prepare=prepare)
+    load = Workload(pair.dir, seed=7, ops=400).run()
+    pair.same()
+    assert load.total() > 100
+
+
+def test_load_begins_before_the_copy(site):
+    standby, = (site.standby(),)
+    source = site.source([standby.url()])
+    fill(source.dir)
+    for d in range(20):
+        os.mkdir(source.dir / f"many{d}")
+        for i in range(50):
+            (source.dir / f"many{d}" / f"{i}").write_bytes(os.urandom(3000))
+    source.start()
+    standby.start()
+    Workload(source.dir, seed=8, ops=800).run()
+    source.wait()
+    tree.assert_same(source.dir, standby.dir)
+
+
+def test_adopted_copy_is_not_resent(pair_with, net):
+    def prepare(p):
+        fill(p.source.dir)
+        (p.source.dir / "much").write_bytes(os.urandom(20 << 20))
+        p.standby.dir.rmdir()
+        subprocess.run(["cp", "-a", p.source.dir, p.standby.dir], check=True)
+    pair = pair_with(prepare=prepare, proxy=net)
+    pair.same()
+    assert net.proxy.up < 2 << 20, f"{net.proxy.up} bytes sent for a copy that was there"
+
+
+def test_adopted_copy_is_corrected(pair_with, net):
+    def prepare(p):
+        fill(p.source.dir)
+        (p.source.dir / "much").write_bytes(os.urandom(20 << 20))
+        p.standby.dir.rmdir()
+        subprocess.run(["cp", "-a", p.source.dir, p.standby.dir], check=True)
+        (p.standby.dir / "extra").write_text("not at the source")
+        with open(p.standby.dir / "much", "r+b") as f:
+            f.seek(10 << 20)
+            f.write(b"changed")
+    pair = pair_with(prepare=prepare, proxy=net)
+    pair.same()
+    assert net.proxy.up < 3 << 20, f"{net.proxy.up} bytes sent for one changed block"
+
+
+def test_shifted_content_is_found(pair_with, net):
+    """Bytes inserted at the front of a large file: the rolling sum finds the rest."""
+    def prepare(p):
+        data = os.urandom(10 << 20)
+        (p.source.dir / "file").write_bytes(b"inserted" + data)
+        (p.standby.dir / "file").write_bytes(data)
+    pair = pair_with(prepare=prepare, proxy=net)
+    pair.same()
+    assert net.proxy.up < 3 << 20, f"{net.proxy.up} bytes sent for eight inserted bytes"
+
+
+def test_delete_guard_stops_mass_deletion(site):
+    standby = site.standby()
+    source = site.source([standby.url()])
+    for i in range(100):
+        (standby.dir / f"precious{i}").write_text("x")
+    standby.start()
+    source.start()
+    source.wait_error("guard|delet")
+    assert len(os.listdir(standby.dir)) >= 100
+    r = source.ctl("status", source.name)
+    assert r.returncode == 2, r.stdout + r.stderr
+    (source.dir / "still works").write_text("y")
+
+
+def test_source_replaced_by_an_empty_directory(pair):
+    for i in range(50):
+        (pair.dir / f"{i}").write_text("x")
+    pair.source.wait()
+    pair.source.stop()
+    os.rename(pair.dir, f"{pair.dir}.away")
+    pair.dir.mkdir()
+    try:
+        pair.source.start(wait_mount=False)
+        wait_until(lambda: not pair.source.running or "identity" in pair.source.log() or pair.source.target().get("error")
+                   or pair.source.target()["state"] in ("held", "refused"), "a refusal", 20)
+        assert len(os.listdir(pair.copy)) == 51
+    finally:
+        if pair.source.running:
+            pair.source.stop()
+        shutil.rmtree(f"{pair.dir}.away")

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Random operations by several threads end in identical trees. TANDEM_SEEDS=N runs N seeds, TANDEM_SEED=N one of them."""
+import os
+
+import pytest
+
+from lib import tree
+from lib.procs import mounted
+from lib.workload import Workload
+
+if os.environ.get("TANDEM_SEED"):
+    SEEDS = [int(os.environ["TANDEM_SEED"])]
+else:
+    SEEDS = range(1, 1 + int(os.environ.get("TANDEM_SEEDS", "4")))
+OPS = int(os.environ.get("TANDEM_OPS", "1200"))
+
+
+def history(load, diff):
+    """The operations that touched what differs."""
+    names = {os.path.basename(line.partition(":")[0]) for line in diff}
+    return "\n".join(h for h in load.history if any(repr(n)[1:-1] in h for n in names if n))
+
+
+def compare(load, a, b):
+    diff = tree.differences(a, b)
+    assert not diff, f"seed {load.seed}: {len(diff)} differences\n" + "\n".join(diff[:30]) + "\noperations on these names:\n" + history(load, diff)[-4000:]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_random_operations(pair, seed):
+    load = Workload(pair.dir, seed=seed, ops=OPS).run()
+    pair.source.wait(120)
+    compare(load, pair.dir, pair.copy)
+    pair.source.stop()
+    assert not mounted(pair.dir)
+    compare(load, pair.dir, pair.copy)
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("seed", list(SEEDS)[:2])
+def test_random_operations_one_thread(pair, seed):
+    load = Workload(pair.dir, seed=1000 + seed, ops=OPS // 2, threads=1).run()
+    pair.source.wait(120)
+    compare(load, pair.dir, pair.copy)
+
+
+@pytest.mark.parametrize("seed", list(SEEDS)[:2])
+def test_random_renames(pair, seed):
+    """Mostly directories that move while others write below them."""
+    only = {"create", "write", "append", "mkdir", "rename_dir", "deep_rename", "rename_over", "exchange", "slow_write", "link", "replace", "unlink"}
+    load = Workload(pair.dir, seed=2000 + seed, ops=OPS, threads=6, only=only).run()
+    pair.source.wait(120)
+    compare(load, pair.dir, pair.copy)
+
+
+@pytest.mark.parametrize("seed", list(SEEDS)[:1])
+def test_random_operations_on_a_bad_network(pair_with, seed, request):
+    """Delayed, cut and stalled connections."""
+    from lib.proxy import Proxy
+    net = []
+
+    def through(port):
+        net.append(Proxy(port).__enter__())
+        request.addfinalizer(lambda: net[0].__exit__())
+        return net[0].port
+    pair = pair_with(proxy=through)
+    net[0].delay = 0.005
+    load = Workload(pair.dir, seed=3000 + seed, ops=None).start()
+    from lib.wait import wait_until
+    for number in range(6):
+        at = load.total() + 100
+        wait_until(lambda n=at: load.total() > n, "operations")
+        (net[0].cut, lambda: net[0].cut_after(3000), lambda: net[0].flip_at(2000))[number % 3]()
+    load.stop().check()
+    net[0].delay = 0
+    pair.source.wait(120)
+    compare(load, pair.dir, pair.copy)

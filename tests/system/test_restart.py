@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Everything may be stopped or killed at any time; what was written arrives."""
+import errno
+import os
+import time
+
+import pytest
+
+from lib import tree
+from lib.wait import SLOW, wait_until
+from lib.workload import DEAD, Workload
+
+
+def test_daemon_stopped_and_started(pair):
+    (pair.dir / "before").write_text("1")
+    pair.source.wait()
+    pair.standby.stop()
+    (pair.dir / "meanwhile").write_text("2")
+    os.rename(pair.dir / "before", pair.dir / "renamed")
+    pair.standby.start()
+    pair.same()
+
+
+def test_everything_stopped_and_started(pair):
+    Workload(pair.dir, seed=3, ops=300).run()
+    pair.standby.stop()
+    Workload(pair.dir, seed=4, ops=300).run()
+    pair.source.stop()
+    pair.source.start()
+    (pair.dir / "after").write_text("x")
+    pair.standby.start()
+    pair.same()
+
+
+def test_unmounted_directory_is_a_plain_directory(pair):
+    Workload(pair.dir, seed=5, ops=300).run()
+    pair.source.wait()
+    pair.source.stop()
+    tree.assert_same(pair.dir, pair.copy)
+
+
+def test_restart_does_not_scan(pair):
+    for d in range(20):
+        (pair.dir / f"{d}").mkdir()
+        for i in range(100):
+            (pair.dir / f"{d}" / f"{i}").touch()
+    pair.source.wait()
+    pair.source.stop()
+    began = time.monotonic()
+    pair.source.start()
+    pair.source.wait()
+    assert time.monotonic() - began < 2 * SLOW
+    assert not pair.source.target().get("progress", {}).get("files", 0)
+
+
+@pytest.mark.parametrize("round_", range(3))
+def test_kill_daemon_under_load(pair, round_):
+    load = Workload(pair.dir, seed=100 + round_, ops=1500).start()
+    for _ in range(3):
+        at = load.total() + 150
+        wait_until(lambda n=at: load.total() > n or not any(t.is_alive() for t in load._workers), "operations")
+        pair.standby.kill()
+        pair.standby.start()
+    load.join().check()
+    pair.same()
+
+
+def test_kill_child_under_load(pair):
+    load = Workload(pair.dir, seed=200, ops=1500).start()
+    for _ in range(4):
+        at = load.total() + 150
+        wait_until(lambda n=at: load.total() > n or not any(t.is_alive() for t in load._workers), "operations")
+        for pid in pair.standby.children():
+            os.kill(pid, 9)
+    load.join().check()
+    pair.same()
+
+
+@pytest.mark.parametrize("round_", range(3))
+def test_kill_replicator_under_load(pair, round_):
+    load = Workload(pair.dir, seed=300 + round_, ops=1500).start()
+    for _ in range(3):
+        at = load.total() + 150
+        wait_until(lambda n=at: load.total() > n or not any(t.is_alive() for t in load._workers), "operations")
+        old = pair.source.kill_replicator()
+        wait_until(lambda p=old: any(pid != p for pid in pair.source.replicators()), "a new replicator")
+    load.join().check()
+    pair.same()
+
+
+@pytest.mark.parametrize("round_", range(3))
+def test_kill_mount_under_load(pair, round_):
+    for number in range(2):
+        load = Workload(pair.dir, seed=400 + 10 * round_ + number, ops=None, use_mmap=False, tolerate=DEAD).start()
+        wait_until(lambda w=load: w.total() > 200, "operations")
+        pair.source.kill()
+        load.stop().check()
+        pair.source.start()
+    pair.same()
+
+
+def test_kill_mount_with_an_open_file(pair):
+    """What was written into an open file before the kill is found again, though nobody closed it."""
+    (pair.dir / "file").write_bytes(bytes(100000))
+    pair.source.wait()
+    fd = os.open(pair.dir / "file", os.O_RDWR)
+    os.pwrite(fd, b"written before the kill", 50000)
+    pair.source.kill()
+    with pytest.raises(OSError) as e:
+        os.pwrite(fd, b"x", 0)
+    assert e.value.errno in DEAD | {errno.ENOTCONN}
+    try:
+        os.close(fd)
+    except OSError:
+        pass
+    pair.source.start()
+    pair.same()
+    assert (pair.copy / "file").read_bytes()[50000:50023] == b"written before the kill"
+
+
+def test_replicator_by_itself(site):
+    """--no-replicator, as under systemd: the replicator is a service of its own."""
+    from lib.procs import Process, program
+    standby = site.standby().start()
+    source = site.source([standby.url()])
+    source.options = ["--no-replicator"]
+    source.start()
+    (source.dir / "early").write_text("x")
+    replicator = Process(site, "replicator")
+    site.extra.append(replicator)
+    replicator.spawn(program("tandem-replicator"), "--config", source.config, "--foreground", source.name)
+    source.wait()
+    tree.assert_same(source.dir, standby.dir)
+    replicator.end()
+    (source.dir / "between").write_text("y")
+    replicator.spawn(program("tandem-replicator"), "--config", source.config, "--foreground", source.name)
+    source.wait()
+    tree.assert_same(source.dir, standby.dir)
+    replicator.end()
+
+
+def test_source_host_starts_first(site):
+    standby = site.standby()
+    source = site.source([standby.url()]).start()
+    (source.dir / "file").write_text("x")
+    standby.start()
+    source.wait()
+    tree.assert_same(source.dir, standby.dir)
+
+
+def test_sigterm_unmounts(pair):
+    (pair.dir / "file").write_text("x")
+    pair.source.wait()
+    assert pair.source.end() == 0
+    pair.source.wait_gone()
+    assert (pair.dir / "file").read_text() == "x"
