@@ -14,6 +14,7 @@
 
 #define JHEAD_MAGIC 0x3144414548 /* "HEAD1" */
 #define JHEAD_SIZE  4096u
+#define JHEAD_NAME  "head"
 #define JHEAD_SLOTS 64
 
 struct jhead {
@@ -40,8 +41,9 @@ struct jhead {
 };
 _Static_assert(sizeof(struct jhead) <= JHEAD_SIZE, "head page");
 
-/* Map the head page of a journal directory; create makes it (caller then fills it). Returns 0, -errno or
- * E_VERSION. Unmap with jhead_unmap. */
+/* Map the head page of a journal directory; create makes it if need be (if its magic is not JHEAD_MAGIC, the
+ * caller fills it). Without create on a read-only file system the page is mapped read-only. Returns 0, -errno,
+ * E_VERSION, or (never with create) E_CHECKSUM when the file holds no head page. Unmap with jhead_unmap. */
 int jhead_map(struct jhead **out, int dirfd, int create);
 void jhead_unmap(struct jhead *h);
 

@@ -26,6 +26,10 @@
 #define JREC_HEADER  40u
 #define JREC_MAX     (1u << 20) /* bytes of one record */
 #define JREC_COPIES  64         /* copy hints in one record */
+#define JREC_TARGET_MAX 4096    /* bytes of a symlink's target with its NUL */
+#define JREC_XNAME_MAX  255     /* bytes of an attribute's name */
+#define JREC_XVAL_MAX   65536u  /* bytes of an attribute's value */
+#define JREC_HANDLE_MAX 128u    /* bytes of a file handle */
 
 enum jtype {
 	/* the body layouts are in jrec.c and in the format document; "pm" is the parent's mtime after the operation */
@@ -42,7 +46,8 @@ enum jtype {
 	JT_REMOVEXATTR = 11, /* ino path xname */
 	JT_CONTENT = 12,     /* ino path size extents copies handle: bytes (and/or size) of a regular file changed */
 	JT_RECHECK = 13,     /* ino (0: unknown) path: compare this path with every target and repair; JF_RECURSIVE for a tree */
-	JT_COLLAPSED = 14,   /* from to: records from..to were dropped, the RECHECK records that follow stand for them */
+	JT_COLLAPSED = 14,   /* from to size: records from..to were dropped; the next `size` records that are not SEAL
+	                      * are the RECHECKs that stand for them (who has seen from..to may skip those) */
 	JT_MOUNT = 15,       /* the mount started: a boundary for readers, no effect */
 	JT_SEAL = 16,        /* last record of its segment; the next begins the next segment */
 	JT_LAST = 16
@@ -100,7 +105,7 @@ struct jrec {
 	const char *xname;
 	const uint8_t *xval;
 	uint32_t xlen;
-	uint64_t size;    /* CONTENT: st_size when recorded */
+	uint64_t size;    /* CONTENT: st_size when recorded; COLLAPSED: RECHECK records that follow */
 	struct extent_set extents;
 	uint32_t ncopies;
 	struct jcopy copies[JREC_COPIES];
@@ -114,13 +119,31 @@ struct jrec {
 void jrec_init(struct jrec *r, enum jtype type);
 /* Free what jrec_get allocated (extents). */
 void jrec_release(struct jrec *r);
+/* Bytes that jrec_put would add, which may be more than JREC_MAX; SIZE_MAX for an unknown type. */
+size_t jrec_size(const struct jrec *r);
 /* Append the record (header, body, padding, checksum) to b. r->seq and r->time_ns are the caller's.
- * Returns 0, E_LIMIT or -ENOMEM; b is unchanged on error. */
+ * Returns 0, E_LIMIT (larger than JREC_MAX or than b may grow), -ENOMEM, or -EINVAL for what jrec_get
+ * would refuse (an invalid path, a mode of another type, ...); b is unchanged on error. */
 int jrec_put(struct buf *b, const struct jrec *r);
+
+struct jrec_info { /* a record's header */
+	uint16_t type;    /* enum jtype, or unknown with E_VERSION */
+	uint16_t flags;   /* JF_* */
+	uint32_t length;  /* bytes, header and padding included */
+	uint32_t body;    /* bytes */
+	uint64_t seq;
+	uint64_t time_ns; /* CLOCK_REALTIME */
+	uint64_t csum;
+};
+
+/* Verify the record at data, of which len bytes are there, without decoding its body. Returns as jrec_get,
+ * but never E_PROTO or -ENOMEM; *i is complete with 0 and E_VERSION. */
+int jrec_peek(struct jrec_info *i, const void *data, size_t len);
 /* Decode the record at data, of which len bytes are there. *used gets its length.
  * Returns 0; E_TORN: fewer bytes than the record needs, or zeros where it would begin;
  * E_CHECKSUM; E_VERSION: unknown type; E_PROTO: checksum holds but fields are invalid (paths are
- * checked with path_valid, sizes against their maxima). On error r needs no release. */
+ * checked with path_valid, sizes against their maxima); -ENOMEM. What r held before is not released. On
+ * error r needs no release. */
 int jrec_get(struct jrec *r, const void *data, size_t len, size_t *used);
 /* The chain digest after a record. */
 uint64_t jrec_chain(uint64_t chain, uint64_t csum);
