@@ -1,0 +1,170 @@
+/* SPDX-License-Identifier: BSD-2-Clause
+ * Finding the mirror a command is about: by its section in mirrors.conf, or, without a configuration
+ * file, by its directory in the place where tandemfs keeps state by default. */
+#include "config.h"
+#include <dirent.h>
+#include <err.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include "proto/err.h"
+#include "replicator/ctl/ctl.h"
+
+/* The directory in which tandemfs without a configuration file makes state directories (as
+ * mirror_from_args). Owned by the caller; NULL when there is none. */
+static char *default_base(void)
+{
+	const char *xdg = getenv("XDG_STATE_HOME"), *home = getenv("HOME");
+	char *out;
+	int n;
+
+	if (geteuid() == 0)
+		return strdup("/var/lib/tandem");
+	if (xdg && *xdg == '/')
+		n = asprintf(&out, "%s/tandem", xdg);
+	else if (home && *home)
+		n = asprintf(&out, "%s/.local/state/tandem", home);
+	else
+		return NULL;
+	return n < 0 ? NULL : out;
+}
+
+static bool have_config(const struct ctl_args *a)
+{
+	return a->config_given || access(a->config, F_OK) == 0;
+}
+
+static int from_config(struct ctl_mirror *cm, const struct ctl_args *a, const char *name)
+{
+	int rc = mirror_load(&cm->m, &cm->conf, a->config, name);
+
+	cm->configured = true;
+	if (cm->conf.nerrors > 0) {
+		conf_print(&cm->conf);
+		return E_CONF;
+	}
+	if (rc == -ENOENT && access(a->config, F_OK) == 0)
+		warnx("%s: no mirror [%s] in it; 'tandemctl status' lists the mirrors there are", a->config, name);
+	else if (rc < 0)
+		warnx("%s: %s", a->config, err_text(rc));
+	if (rc < 0)
+		return rc;
+	cm->state_dir = strdup(cm->m.state_dir);
+	return cm->state_dir ? 0 : -ENOMEM;
+}
+
+static int from_default(struct ctl_mirror *cm, const struct ctl_args *a, const char *name)
+{
+	char *base = default_base();
+
+	if (base == NULL || strchr(name, '/') || asprintf(&cm->state_dir, "%s/%s", base, name) < 0)
+		cm->state_dir = NULL;
+	free(base);
+	if (cm->state_dir && access(cm->state_dir, F_OK) == 0)
+		return 0;
+	warnx("there is no %s and no mirror '%s' was started without one; name the configuration with --config FILE",
+	    a->config, name);
+	return -ENOENT;
+}
+
+int ctl_mirror_open(struct ctl_mirror *cm, const struct ctl_args *a, const char *name)
+{
+	memset(cm, 0, sizeof(*cm));
+	cm->statefd = -1;
+	cm->name = name;
+	cm->config = a->config;
+	int rc = have_config(a) ? from_config(cm, a, name) : from_default(cm, a, name);
+	if (rc < 0)
+		return rc;
+	cm->statefd = open(cm->state_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (cm->statefd < 0 && errno != ENOENT) {
+		rc = -errno;
+		warnx("%s: %s; run tandemctl as the user who runs tandemfs", cm->state_dir, strerror(-rc));
+		return rc;
+	}
+	return 0;
+}
+
+void ctl_mirror_close(struct ctl_mirror *cm)
+{
+	if (cm->statefd >= 0)
+		close(cm->statefd);
+	free(cm->state_dir);
+	if (cm->configured) {
+		mirror_release(&cm->m);
+		conf_release(&cm->conf);
+	}
+	memset(cm, 0, sizeof(*cm));
+	cm->statefd = -1;
+}
+
+struct counted {
+	void (*fn)(void *arg, const char *name);
+	void *arg;
+	int n;
+};
+
+static void count_one(void *arg, const char *name)
+{
+	struct counted *c = arg;
+
+	c->n++;
+	c->fn(c->arg, name);
+}
+
+static int each_default(struct counted *c)
+{
+	char *base = default_base();
+	DIR *d = base ? opendir(base) : NULL;
+
+	if (d == NULL) {
+		free(base);
+		return 0;
+	}
+	for (struct dirent *e; (e = readdir(d)) != NULL;)
+		if (e->d_name[0] != '.')
+			count_one(c, e->d_name);
+	closedir(d);
+	free(base);
+	return 0;
+}
+
+static int each_config(const struct ctl_args *a, struct counted *c)
+{
+	struct conf conf;
+	int rc = conf_read(&conf, a->config);
+
+	if (rc < 0) {
+		warnx("%s: %s", a->config, err_text(rc));
+	} else if (conf.nerrors > 0) {
+		conf_print(&conf);
+		rc = E_CONF;
+	} else {
+		mirror_each(&conf, count_one, c);
+	}
+	conf_release(&conf);
+	return rc;
+}
+
+int ctl_mirror_each(const struct ctl_args *a, void (*fn)(void *arg, const char *name), void *arg)
+{
+	struct counted c = {.fn = fn, .arg = arg};
+	int rc = have_config(a) ? each_config(a, &c) : each_default(&c);
+
+	return rc < 0 ? rc : c.n;
+}
+
+void ctl_start_hint(const struct ctl_mirror *cm, bool replicator, char *out, size_t size)
+{
+	const char *prog = replicator ? "tandem-replicator" : "tandemfs";
+
+	if (!cm->configured)
+		snprintf(out, size, "start tandemfs again as before (--target URL --password-file F SOURCE)");
+	else if (strcmp(cm->config, MIRROR_CONF_DEFAULT) == 0)
+		snprintf(out, size, "%s %s", prog, cm->name);
+	else
+		snprintf(out, size, "%s --config %s %s", prog, cm->config, cm->name);
+}
