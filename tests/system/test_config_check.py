@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""tandemd --check on files that people have: every fault with file:line and a remedy, nothing silently ignored."""
+import os
+import pathlib
+import re
+import subprocess
+
+import pytest
+
+from lib.procs import TOP, program
+
+SAMPLES = TOP / "tests" / "samples" / "rsyncd"
+
+
+def check(path):
+    r = subprocess.run([program("tandemd"), "--config", str(path), "--check"], capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60, check=False)
+    return r.returncode, r.stdout + r.stderr
+
+
+def findings(path):
+    """Return the exit status and {line: text of the errors there}."""
+    code, text = check(path)
+    found = {}
+    for m in re.finditer(r"^\S+?:(\d+): (?:error: )?(.*)$", text, re.M):
+        if f"{path}:{m[1]}: notice" not in m[0]:
+            found[int(m[1])] = found.get(int(m[1]), "") + " " + m[2]
+    return code, found, text
+
+
+def line_of(path, pattern, nth=1):
+    lines = pathlib.Path(path).read_text(encoding="utf-8").splitlines()
+    return [i for i, line in enumerate(lines, 1) if re.search(pattern, line)][nth - 1]
+
+
+@pytest.mark.parametrize("name", ["backup-www", "gitlab-pair", "inotify-target", "lsyncd-target", "sersync-target", "sersync-target-clean", "simple-path"])
+def test_every_sample_is_read(name):
+    code, text = check(SAMPLES / f"{name}.conf")
+    assert code in (0, 1), text
+    assert "unknown key" not in text.lower(), text
+
+
+def test_comment_after_a_value():
+    path = SAMPLES / "sersync-target.conf"
+    code, found, text = findings(path)
+    assert code == 1
+    for key in ("uid", "use chroot", "max connections", "timeout", "path", "read only", "list", "hosts allow", "auth users", "secrets file"):
+        assert line_of(path, rf"^{key} = .*#") in found, f"{key}: {text}"
+    assert "comment" in found[line_of(path, r"^uid")], text
+
+
+def test_text_after_a_section_header():
+    path = SAMPLES / "sersync-target.conf"
+    _, found, text = findings(path)
+    assert line_of(path, r"^\[data\]") in found, text
+
+
+def test_duplicate_module():
+    path = SAMPLES / "gitlab-pair.conf"
+    code, found, text = findings(path)
+    assert code == 1
+    assert "gitlab_path1" in found[line_of(path, r"^\[gitlab_path1\]", 2)], text
+    assert str(line_of(path, r"^\[gitlab_path1\]", 1)) in found[line_of(path, r"^\[gitlab_path1\]", 2)], text
+
+
+def test_tab_comment_after_nobody():
+    path = SAMPLES / "gitlab-pair.conf"
+    _, found, text = findings(path)
+    assert line_of(path, r"^uid") in found and line_of(path, r"^log file") in found, text
+
+
+def test_user_that_does_not_exist():
+    path = SAMPLES / "backup-www.conf"
+    code, found, text = findings(path)
+    assert code == 1
+    assert "www" in found[line_of(path, r"^uid")], text
+
+
+def test_keys_without_meaning_are_explained():
+    code, text = check(SAMPLES / "backup-www.conf")
+    for key in ("fake super", "ignore errors"):
+        assert re.search(rf"notice.*{key}", text, re.I), f"{key}: {text}"
+    del code
+
+
+def test_hosts_deny_that_denies_nobody():
+    """rsync lets everyone in with `hosts allow = X`, `hosts deny = 0.0.0.0/32`; here X alone gets in, and the file says so."""
+    _, text = check(SAMPLES / "lsyncd-target.conf")
+    assert re.search(r"hosts deny", text), text
+
+
+def write(tmp_path, text):
+    for n in ("data", "state"):
+        (tmp_path / n).mkdir(exist_ok=True)
+    (tmp_path / "secrets").write_text("user:a-good-password\n")
+    (tmp_path / "secrets").chmod(0o600)
+    path = tmp_path / "modules.conf"
+    path.write_text(text.replace("@", str(tmp_path)))
+    return path
+
+
+GOOD = "port = 18730\nstate dir = @/state\n[m]\npath = @/data\nauth users = user\nsecrets file = @/secrets\nread only = no\n"
+
+
+@pytest.mark.smoke
+def test_good_file(tmp_path):
+    code, text = check(write(tmp_path, GOOD))
+    assert code == 0, text
+
+
+@pytest.mark.parametrize("spelling", ["auth users = user", "AuthUsers = user", "auth_users = user", "AUTH  USERS=user"])
+def test_key_spellings(tmp_path, spelling):
+    code, text = check(write(tmp_path, GOOD.replace("auth users = user", spelling)))
+    assert code == 0, text
+
+
+@pytest.mark.parametrize("line, expect", [
+    ("reed only = no", "read only"),            # a misspelt key, with the near one named
+    ("read only = maybe", "yes"),
+    ("uid = no-such-user-here", "no-such-user-here"),
+    ("gid = no-such-group-here", "no-such-group-here"),
+    ("path = relative/dir", "absolute"),
+    ("path = @/missing", "missing"),
+    ("secrets file = @/no-such", "no-such"),
+    ("hosts allow = 10.0.0.0/99", "10.0.0.0/99"),
+    ("timeout = soon", "soon"),
+    ("max connections = -x", "max connections"),
+    ("just words", "="),
+])
+def test_bad_line(tmp_path, line, expect):
+    path = write(tmp_path, GOOD + line + "\n")
+    code, found, text = findings(path)
+    assert code == 1, text
+    number = len(GOOD.splitlines()) + 1
+    assert number in found, text
+    assert expect in found[number], text
+
+
+@pytest.mark.parametrize("port", ["0", "70000", "x"])
+def test_bad_port(tmp_path, port):
+    path = write(tmp_path, GOOD.replace("18730", port))
+    code, found, text = findings(path)
+    assert code == 1 and 1 in found, text
+
+
+def test_secrets_readable_by_others(tmp_path):
+    path = write(tmp_path, GOOD)
+    (tmp_path / "secrets").chmod(0o640)
+    code, found, text = findings(path)
+    assert code == 1 and "chmod" in found[6], text
+
+
+def test_auth_user_without_a_password(tmp_path):
+    path = write(tmp_path, GOOD.replace("auth users = user", "auth users = user, other"))
+    code, found, text = findings(path)
+    assert code == 1 and any("other" in t for t in found.values()), text
+
+
+def test_module_without_users(tmp_path):
+    """Nobody gets in without a password, so a module without users is useless and most likely a mistake."""
+    path = write(tmp_path, GOOD.replace("auth users = user\n", ""))
+    code, _, text = findings(path)
+    assert code == 1 and "auth users" in text, text
+
+
+def test_missing_file(tmp_path):
+    code, text = check(tmp_path / "none.conf")
+    assert code != 0 and "none.conf" in text
+
+
+def test_all_errors_at_once(tmp_path):
+    path = write(tmp_path, GOOD + "reed only = no\ntimeout = soon\n[m]\npath = @/data\n")
+    _, found, text = findings(path)
+    assert len(found) >= 3, text
+
+
+def test_start_refuses_what_check_refuses(tmp_path):
+    path = write(tmp_path, GOOD + "reed only = no\n")
+    r = subprocess.run([program("tandemd"), "--config", str(path), "--foreground"], capture_output=True, text=True, timeout=20, check=False)
+    assert r.returncode != 0 and f"{path}:8" in r.stdout + r.stderr, r.stdout + r.stderr
+
+
+@pytest.mark.parametrize("line, expect", [
+    ("sauce = /x", "source"), ("target = http://x/y", "http://x/y"), ("delete = perhaps", "perhaps"), ("compress = lzma", "lzma"),
+    ("journal limit = much", "much"), ("source = relative", "relative")])
+def test_bad_mirrors_conf(tmp_path, line, expect):
+    (tmp_path / "src").mkdir()
+    path = tmp_path / "mirrors.conf"
+    path.write_text(f"state dir = {tmp_path}/state\n[m]\nsource = {tmp_path}/src\ntarget = tandem://u@127.0.0.1/m\npassword file = {tmp_path}/pw\n{line}\n")
+    r = subprocess.run([program("tandemfs"), "--config", str(path), "--foreground", "m"], capture_output=True, text=True, timeout=20, check=False)
+    text = r.stdout + r.stderr
+    assert r.returncode != 0 and f"{path}:6:" in text and expect in text, text
+    assert not os.path.ismount(tmp_path / "src")

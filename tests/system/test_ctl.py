@@ -1,0 +1,271 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""tandemctl: what it prints, how it exits."""
+import json
+import os
+import re
+import subprocess
+import time
+
+import pytest
+
+from lib import tree
+from lib.procs import PASSWORD, USER, ctl, program, write_secret
+from lib.wait import wait_until
+
+
+@pytest.mark.smoke
+def test_status_in_sync(pair):
+    (pair.dir / "file").write_text("x")
+    pair.source.wait()
+    r = pair.source.ctl("status", "m")
+    assert r.returncode == 0, r.stdout + r.stderr
+    assert re.search("in ?sync", r.stdout, re.I) and pair.standby.url() in r.stdout, r.stdout
+
+
+def test_status_json(pair):
+    pair.source.wait()
+    s = pair.source.status()
+    t, = s["targets"]
+    assert t["url"] == pair.standby.url() and t["state"] == "insync"
+    assert t["lag_records"] == 0 and t["lag_bytes"] == 0 and t["errors"] == []
+
+
+def test_status_of_all_mirrors(pair):
+    r = pair.source.ctl("status")
+    assert r.returncode == 0 and "m" in r.stdout, r.stdout + r.stderr
+
+
+def test_status_behind(pair):
+    pair.source.wait()
+    pair.standby.stop()
+    (pair.dir / "file").write_text("x")
+
+    def behind():
+        r = pair.source.ctl("status", "m")
+        return r.returncode in (1, 2) and pair.source.target()["lag_records"] > 0
+    wait_until(behind, "status says behind")
+
+
+def test_status_without_a_mount(pair):
+    pair.source.stop()
+    r = pair.source.ctl("status", "m")
+    assert r.returncode == 2, r.stdout + r.stderr
+    assert "not mounted" in (r.stdout + r.stderr).lower() or "not running" in (r.stdout + r.stderr).lower(), r.stdout + r.stderr
+
+
+def test_wait_times_out(pair):
+    pair.standby.stop()
+    (pair.dir / "file").write_text("x")
+    began = time.monotonic()
+    r = pair.source.ctl("wait", "m", "--timeout", "1")
+    assert r.returncode == 1, r.stdout + r.stderr
+    assert 0.9 < time.monotonic() - began < 10
+    assert pair.standby.url() in r.stdout + r.stderr, r.stdout + r.stderr
+
+
+def test_wait_means_durable_and_equal(pair):
+    for i in range(30):
+        (pair.dir / "file").write_text(f"{i}")
+        pair.source.wait()
+        assert (pair.copy / "file").read_text() == f"{i}"
+
+
+def test_unknown_mirror(pair):
+    for command in ("status", "wait", "verify", "resync", "pause"):
+        r = pair.source.ctl(command, "nosuch")
+        assert r.returncode != 0 and "nosuch" in r.stderr, f"{command}: {r.stdout}{r.stderr}"
+
+
+def test_usage_errors():
+    assert ctl("nonsense").returncode != 0
+    assert ctl().returncode != 0
+    r = ctl("--help")
+    assert r.returncode == 0 and "verify" in r.stdout
+
+
+@pytest.mark.parametrize("name", ["tandemfs", "tandemd", "tandem-replicator", "tandemctl"])
+def test_version_and_help(name):
+    for option in ("--version", "--help"):
+        r = subprocess.run([program(name), option], capture_output=True, text=True, timeout=20, check=False)
+        assert r.returncode == 0 and r.stdout, f"{option}: {r.stdout}{r.stderr}"
+
+
+def test_verify_identical(pair):
+    (pair.dir / "file").write_text("x")
+    pair.source.wait()
+    r = pair.source.ctl("verify", "m")
+    assert r.returncode == 0, r.stdout + r.stderr
+
+
+def tamper(copy):
+    (copy / "changed").write_text("tampered: longer than before")
+    (copy / "extra").write_text("x")
+    os.unlink(copy / "gone")
+    os.chmod(copy / "mode", 0o777)
+    os.setxattr(copy / "dir", "user.x", b"y")
+
+
+def prepare(pair):
+    for name in ("changed", "gone", "mode", "same"):
+        (pair.dir / name).write_text(name)
+    (pair.dir / "dir").mkdir()
+    pair.source.wait()
+    tamper(pair.copy)
+
+
+def test_verify_finds_tampering(pair):
+    prepare(pair)
+    r = pair.source.ctl("verify", "m")
+    assert r.returncode == 1, r.stdout + r.stderr
+    for name in ("changed", "extra", "gone", "mode", "dir"):
+        assert name in r.stdout, r.stdout
+    assert "same" not in r.stdout
+    assert (pair.copy / "extra").exists(), "verify alone changes nothing"
+
+
+def test_verify_repairs(pair):
+    prepare(pair)
+    pair.source.ctl("verify", "m", "--repair")
+    pair.same()
+    assert pair.source.ctl("verify", "m").returncode == 0
+
+
+def test_verify_checksum_finds_what_times_hide(pair):
+    (pair.dir / "file").write_text("original")
+    pair.source.wait()
+    st = (pair.copy / "file").stat()
+    (pair.copy / "file").write_text("0riginal")
+    os.utime(pair.copy / "file", ns=(st.st_atime_ns, st.st_mtime_ns))
+    os.utime(pair.copy, ns=(1, pair.dir.stat().st_mtime_ns))
+    assert pair.source.ctl("verify", "m").returncode == 0
+    r = pair.source.ctl("verify", "m", "--checksum")
+    assert r.returncode == 1 and "file" in r.stdout, r.stdout + r.stderr
+    pair.source.ctl("verify", "m", "--checksum", "--repair")
+    pair.same()
+
+
+def test_verify_without_a_standby(pair):
+    pair.standby.stop()
+    wait_until(lambda: pair.source.target()["state"] not in ("insync", "replicating"), "the loss is noticed")
+    r = pair.source.ctl("verify", "m")
+    assert r.returncode == 2, r.stdout + r.stderr
+
+
+def test_resync_repairs(pair):
+    prepare(pair)
+    r = pair.source.ctl("resync", "m", "--dry-run")
+    assert "changed" in r.stdout, r.stdout + r.stderr
+    assert (pair.copy / "extra").exists()
+    r = pair.source.ctl("resync", "m")
+    assert r.returncode == 0, r.stdout + r.stderr
+    pair.same()
+
+
+def test_journal(pair):
+    (pair.dir / "dir").mkdir()
+    (pair.dir / "dir" / "file").write_text("x")
+    os.rename(pair.dir / "dir" / "file", pair.dir / "moved")
+    os.unlink(pair.dir / "moved")
+    pair.source.wait()
+    r = pair.source.ctl("journal", "m")
+    assert r.returncode == 0, r.stderr
+    for word in ("mkdir", "dir/file", "rename", "unlink", "moved"):
+        assert word in r.stdout, r.stdout
+
+
+def test_journal_json(pair):
+    (pair.dir / "file\n").write_text("x")
+    pair.source.wait()
+    r = pair.source.ctl("journal", "m", "--json")
+    records = [json.loads(line) for line in r.stdout.splitlines()]
+    assert any(x.get("path") == "file\n" for x in records), r.stdout
+    seqs = [x["seq"] for x in records]
+    assert seqs == sorted(seqs)
+
+
+def test_journal_format(pair):
+    (pair.dir / "file").write_text("x")
+    pair.source.wait()
+    r = pair.source.ctl("journal", "m", "--format", "<%f>")
+    assert "<file>" in r.stdout or "file" in r.stdout, r.stdout + r.stderr
+
+
+def test_journal_follow(pair):
+    p = subprocess.Popen([program("tandemctl"), "--config", str(pair.source.config), "journal", "m", "--follow"], stdout=subprocess.PIPE, text=True)
+    try:
+        seen = []
+        (pair.dir / "while-following").write_text("x")
+        import threading
+        t = threading.Thread(target=lambda: seen.extend(iter(p.stdout.readline, "")), daemon=True)
+        t.start()
+        wait_until(lambda: any("while-following" in line for line in seen), lambda: f"the change in {seen}", 10)
+    finally:
+        p.terminate()
+        p.wait()
+
+
+def test_modules(pair, site):
+    pair.standby.module("hidden", site.dir / "hidden", list="no")
+    pair.standby.module("shown", site.dir / "shown", comment="what it is for")
+    pair.standby.stop()
+    pair.standby.start()
+    password = site.dir / "listing.password"
+    write_secret(password, PASSWORD + "\n")
+    r = pair.source.ctl("modules", f"tandem://{USER}@127.0.0.1:{pair.standby.port}/", "--password-file", password)
+    assert r.returncode == 0, r.stdout + r.stderr
+    assert "shown" in r.stdout and "what it is for" in r.stdout and "hidden" not in r.stdout, r.stdout
+    pair.same()
+
+
+def test_pause_and_resume(pair):
+    pair.source.wait()
+    assert pair.source.ctl("pause", "m").returncode == 0
+    (pair.dir / "file").write_text("x")
+    r = pair.source.ctl("wait", "m", "--timeout", "1")
+    assert r.returncode == 1
+    assert not (pair.copy / "file").exists()
+    assert "paused" in pair.source.ctl("status", "m").stdout
+    assert pair.source.ctl("resume", "m").returncode == 0
+    pair.same()
+
+
+def test_unmount(pair):
+    (pair.dir / "file").write_text("x")
+    assert pair.source.ctl("unmount", "m").returncode == 0
+    assert pair.source.wait_exit() == 0
+    pair.source.wait_gone()
+    assert (pair.dir / "file").read_text() == "x"
+
+
+def test_unmount_in_use(pair):
+    """Somebody works there: say so and stay mounted."""
+    with open(pair.dir / "file", "w", encoding="ascii") as f:
+        f.write("x")
+        r = pair.source.ctl("unmount", "m")
+        assert r.returncode != 0 and re.search("use|busy", r.stderr + r.stdout, re.I), r.stdout + r.stderr
+    tree_ok = os.path.ismount(pair.dir)
+    assert tree_ok
+    pair.same()
+
+
+def test_doctor_is_content(pair):
+    r = pair.source.ctl("doctor")
+    assert r.returncode == 0, r.stdout + r.stderr
+    for word in ("fuse", "password", "free", str(pair.standby.port)):
+        assert word in r.stdout.lower(), r.stdout
+
+
+def test_doctor_finds_trouble(pair):
+    pair.standby.stop()
+    pair.source.password.chmod(0o644)
+    r = pair.source.ctl("doctor")
+    assert r.returncode != 0
+    assert "chmod" in r.stdout and str(pair.standby.port) in r.stdout, r.stdout + r.stderr
+
+
+def test_arguments_show_in_ps(pair):
+    """Every process keeps its configuration path and mirror name in its argument list."""
+    from lib.procs import processes
+    names = {os.path.basename(a[0].split(":")[0].split()[0]) for a in processes(str(pair.site.dir)).values()}
+    assert {"tandemfs", "tandem-replicator", "tandemd"} <= names, names
+    tree.assert_same(pair.dir, pair.copy)

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""What cannot be mounted is refused with a sentence, and leaves nothing behind."""
+import os
+import shutil
+
+import pytest
+
+from lib.procs import Process, mounted, processes, program
+
+
+@pytest.fixture
+def source(site):
+    return site.source(["tandem://u@127.0.0.1:1/m"])
+
+
+def refused(source, *words):
+    source.start(wait_mount=False, config=not source.config.exists())
+    assert source.wait_exit() != 0
+    for w in words:
+        assert w in source.log(), source.log()
+    assert not processes(str(source.config))
+
+
+def test_source_missing(source):
+    source.dir.rmdir()
+    refused(source, str(source.dir))
+
+
+def test_source_is_a_file(source):
+    source.dir.rmdir()
+    source.dir.touch()
+    refused(source, str(source.dir), "directory")
+    source.dir.unlink()
+
+
+def test_mounted_twice(source, site):
+    source.start()
+    again = Process(site, "again")
+    site.extra.append(again)
+    again.spawn(program("tandemfs"), "--config", source.config, "--foreground", source.name)
+    assert again.wait_exit() != 0
+    assert "already" in again.log(), again.log()
+    assert str(source.popen.pid) in again.log() or str(source.dir) in again.log(), again.log()
+    (source.dir / "works").write_text("x")
+
+
+def test_second_mirror_of_the_same_source(source, site):
+    """Another name, another state directory, the same directory."""
+    source.start()
+    other = site.source(["tandem://u@127.0.0.1:1/m"], name="other")
+    other.keys["source"] = source.dir
+    other.start(wait_mount=False)
+    assert other.wait_exit() != 0
+    assert "already" in other.log(), other.log()
+    assert mounted(source.dir)
+
+
+def test_state_directory_is_a_file(source):
+    source.state.touch()
+    refused(source, str(source.state))
+
+
+def test_state_directory_inside_the_source(source):
+    source.state = source.dir / "state"
+    refused(source, "state dir")
+
+
+@pytest.mark.root
+def test_state_directory_without_permission(source):
+    if not shutil.which("fusermount3"):
+        pytest.skip("no fusermount3")
+    source.as_user = 65534
+    os.chown(source.dir, 65534, 65534)
+    source.state.mkdir(mode=0o700)
+    refused(source, str(source.state))
+
+
+def test_unknown_mirror_name(source):
+    source.write_config()
+    source.name = "nosuch"
+    refused(source, "nosuch")
+    source.name = "m"
+
+
+def test_no_configuration(source):
+    source.config.parent.mkdir(exist_ok=True)
+    source.start(config=False, wait_mount=False)
+    assert source.wait_exit() != 0
+    assert str(source.config) in source.log()
+
+
+def test_target_url_on_the_command_line(site):
+    """Without a configuration file."""
+    from lib import tree
+    from lib.procs import PASSWORD, write_secret
+    from lib.wait import wait_until
+    standby = site.standby().start()
+    src, password = site.dir / "plain", site.dir / "pw"
+    src.mkdir()
+    write_secret(password, PASSWORD + "\n")
+    p = Process(site, "adhoc")
+    site.extra.append(p)
+    old = os.environ.get("XDG_STATE_HOME")
+    try:
+        p.spawn(program("tandemfs"), "--foreground", "--target", standby.url(), "--password-file", password, "--state-dir", site.dir / "adhoc.state", src)
+        wait_until(lambda: mounted(src) or not p.running, lambda: p.log())
+        assert p.running, p.log()
+        (src / "file").write_text("x")
+        wait_until(lambda: not tree.differences(src, standby.dir), lambda: str(tree.differences(src, standby.dir)))
+    finally:
+        p.end()
+        if old:
+            os.environ["XDG_STATE_HOME"] = old
+    assert not mounted(src)

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""An ordinary user mounts and mirrors a directory of his own."""
+import os
+import shutil
+import stat
+import subprocess
+
+import pytest
+
+from lib import tree
+from lib.wait import wait_until
+
+NOBODY = 65534
+
+
+@pytest.fixture
+def user_pair(site):
+    helper = shutil.which("fusermount3")
+    if not helper or not os.stat(helper).st_mode & stat.S_ISUID:
+        pytest.skip("fusermount3 is missing or not setuid")
+    if not os.stat("/dev/fuse").st_mode & 0o006:
+        pytest.skip("/dev/fuse is not for everybody")
+    standby = site.standby()
+    standby.as_user = NOBODY
+    standby.write_config()
+    for p in (standby.secrets, standby.config, standby.dir):
+        os.chown(p, NOBODY, NOBODY)
+    (site.dir / "standby.state").mkdir()
+    os.chown(site.dir / "standby.state", NOBODY, NOBODY)
+    standby.start(config=False)
+    source = site.source([standby.url()])
+    source.as_user = NOBODY
+    source.state.mkdir()
+    for p in (source.dir, source.state):
+        os.chown(p, NOBODY, NOBODY)
+    source.start()
+    return source, standby
+
+
+def as_nobody(*argv):
+    return subprocess.run([str(a) for a in argv], user=NOBODY, group=NOBODY, extra_groups=[], capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.root
+def test_user_mirrors_his_directory(user_pair):
+    source, standby = user_pair
+    as_nobody("sh", "-c", f"cd {source.dir}; echo hello >file; mkdir dir; ln -s file link; ln file second; mkfifo fifo; chmod 750 dir")
+    wait_until(lambda: (standby.dir / "file").read_text() == "hello\n", "the file on the standby")
+    r = subprocess.run([str(a) for a in (__import__("lib.procs").procs.program("tandemctl"), "--config", source.config, "wait", "m", "--timeout", 30)],
+                       user=NOBODY, group=NOBODY, extra_groups=[], capture_output=True, text=True, check=False)
+    assert r.returncode == 0, r.stdout + r.stderr
+    source.end()
+    source.wait_gone()
+    tree.assert_same(source.dir, standby.dir)
+
+
+@pytest.mark.root
+def test_user_random_operations(user_pair):
+    source, standby = user_pair
+    lib = os.path.dirname(os.path.dirname(tree.__file__))
+    if not os.access(lib, os.R_OK | os.X_OK):
+        pytest.skip("the sources are not readable for others")
+    r = subprocess.run(["/usr/bin/python3", "-m", "lib.workload", str(source.dir), "--seed", "5", "--ops", "800"], cwd=lib,
+                       user=NOBODY, group=NOBODY, extra_groups=[], capture_output=True, text=True, check=False)
+    assert r.returncode == 0, r.stdout + r.stderr
+    r = subprocess.run([str(a) for a in (__import__("lib.procs").procs.program("tandemctl"), "--config", source.config, "wait", "m", "--timeout", 60)],
+                       user=NOBODY, group=NOBODY, extra_groups=[], capture_output=True, text=True, check=False)
+    assert r.returncode == 0, r.stdout + r.stderr
+    source.end()
+    source.wait_gone()
+    tree.assert_same(source.dir, standby.dir)
+
+
+@pytest.mark.root
+def test_standby_without_root_says_what_it_cannot_keep(site):
+    """The source runs as root and has foreign owners; the standby cannot set them and says so."""
+    standby = site.standby()
+    standby.as_user = NOBODY
+    standby.write_config()
+    (site.dir / "standby.state").mkdir()
+    for p in (standby.secrets, standby.config, standby.dir, site.dir / "standby.state"):
+        os.chown(p, NOBODY, NOBODY)
+    standby.start(config=False)
+    source = site.source([standby.url()]).start()
+    (source.dir / "file").write_text("x")
+    os.chown(source.dir / "file", 1000, 1000)
+    source.wait()
+    tree.assert_same(source.dir, standby.dir, owners=False)
+    assert "owner" in (source.log() + source.ctl("status", "m").stdout + standby.log()).lower()
+
+
+@pytest.mark.root
+def test_module_uid(site):
+    """uid and gid of a module: the daemon is root, its child is not."""
+    standby = site.standby()
+    standby.modules["m"].update({"uid": "nobody", "gid": "nogroup"})
+    os.chown(standby.dir, NOBODY, NOBODY)
+    standby.start()
+    source = site.source([standby.url()]).start()
+    (source.dir / "file").write_text("x")
+    source.wait()
+    assert (standby.dir / "file").stat().st_uid == NOBODY
+    child, = standby.children()[:1]
+    with open(f"/proc/{child}/status", encoding="ascii") as f:
+        assert f"Uid:\t{NOBODY}\t{NOBODY}" in f.read()
+    tree.assert_same(source.dir, standby.dir, owners=False)
