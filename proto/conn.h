@@ -11,17 +11,17 @@
 #include <stdint.h>
 #include "proto/buf.h"
 #include "proto/compress.h"
+#include "proto/frame.h"
 #include "proto/psk.h"
 
-#define FRAME_HEADER    16u
-#define FRAME_MAX       (4u << 20)  /* bytes of one payload, expanded */
 #define CONN_VERSION    1           /* protocol version */
 #define CONN_GREETING   24
 
 struct conn;
 
 /* Server side: find the key of an identity "USER/MODULE". Fill key and return 0, or return E_AUTH (then a random
- * key is used, so that a stranger cannot tell an unknown name from a wrong password). arg is the caller's. */
+ * key is used, so that a stranger cannot tell an unknown name from a wrong password; take as long for both).
+ * arg is the caller's. */
 typedef int (*conn_psk_fn)(void *arg, const char *user, const char *module, uint8_t key[PSK_LEN]);
 
 /* Connect and finish greeting and TLS before the deadline. host may be a name or an address, with or
