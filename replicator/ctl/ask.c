@@ -18,7 +18,7 @@ int ctl_dial(const struct ctl_mirror *cm, const char *sock)
 }
 
 int ctl_ask(const struct ctl_mirror *cm, const char *sock, const char *op, const json_t *args, json_t **reply,
-    int timeout_ms)
+	    int timeout_ms)
 {
 	*reply = NULL;
 	int fd = ctl_dial(cm, sock);
@@ -40,14 +40,15 @@ void ctl_complain(const struct ctl_mirror *cm, const char *sock, int err, const 
 	char hint[1024], text[1024];
 
 	if (err == E_REFUSED) {
-		warnx("%s: %s: %s", cm->name, who, ctl_show_text(text, sizeof(text), ctl_str(reply, "error")));
+		warnx("%s: %s: %s", cm->name, who,
+		      ctl_show_text(text, sizeof(text), ctl_str(reply, "error")));
 	} else if (err == -ENOENT || err == -ECONNREFUSED) {
 		ctl_start_hint(cm, replicator, hint, sizeof(hint));
-		warnx("%s: %s is not running (nobody answers on %s/%s); start it: %s", cm->name, who, cm->state_dir,
-		    sock, hint);
+		warnx("%s: %s is not running (nobody answers on %s/%s); start it: %s", cm->name, who,
+		      cm->state_dir, sock, hint);
 	} else if (err == -EACCES || err == -EPERM) {
 		warnx("%s: %s/%s: %s; run tandemctl as the user who runs %s", cm->name, cm->state_dir, sock,
-		    err_text(err), who);
+		      err_text(err), who);
 	} else if (err == E_CLOSED) {
 		warnx("%s: %s ended while it was asked; see its log", cm->name, who);
 	} else {

@@ -22,10 +22,12 @@ static void check_dev_fuse(struct report *r)
 		check_say(r, V_OK, "/dev/fuse", "can be opened");
 		close(fd);
 	} else if (errno == ENOENT || errno == ENXIO || errno == ENODEV) {
-		check_say(r, V_FAIL, "/dev/fuse", "missing; load the module (modprobe fuse), or pass the device into the "
-						  "container. A standby does not need it");
+		check_say(r, V_FAIL, "/dev/fuse",
+			  "missing; load the module (modprobe fuse), or pass the device into the "
+			  "container. A standby does not need it");
 	} else {
-		check_say(r, V_FAIL, "/dev/fuse", "%s; it should have mode 666 (or a container forbids it)", strerror(errno));
+		check_say(r, V_FAIL, "/dev/fuse", "%s; it should have mode 666 (or a container forbids it)",
+			  strerror(errno));
 	}
 }
 
@@ -51,9 +53,11 @@ static void check_fusermount(struct report *r)
 	struct stat st;
 
 	if (!find_program("fusermount3", path, sizeof(path)) || stat(path, &st) < 0)
-		check_say(r, bad, "fusermount3", "not in PATH; ordinary users cannot mount without it: install the package fuse3");
+		check_say(r, bad, "fusermount3",
+			  "not in PATH; ordinary users cannot mount without it: install the package fuse3");
 	else if (st.st_uid != 0 || !(st.st_mode & S_ISUID))
-		check_say(r, bad, "fusermount3", "%s is not set-uid root, so ordinary users cannot mount: chmod u+s %s", path, path);
+		check_say(r, bad, "fusermount3",
+			  "%s is not set-uid root, so ordinary users cannot mount: chmod u+s %s", path, path);
 	else
 		check_say(r, V_OK, "fusermount3", "%s, ordinary users can mount", path);
 }
@@ -68,9 +72,10 @@ static void check_kernel(struct report *r)
 		return;
 	int version = major * 1000 + minor;
 	check_say(r, version >= 5006 ? V_OK : V_FAIL, "kernel", "%s%s", u.release,
-	    version >= 6009  ? "; has FUSE passthrough (used by root)" :
-	    version >= 5006 ? "; no FUSE passthrough (6.9 has it), reads and writes go through the process" :
-				"; openat2 is missing, 5.6 is the oldest kernel that works");
+		  version >= 6009 ? "; has FUSE passthrough (used by root)"
+		  : version >= 5006
+		      ? "; no FUSE passthrough (6.9 has it), reads and writes go through the process"
+		      : "; openat2 is missing, 5.6 is the oldest kernel that works");
 #if HAVE_DECL_FUSE_CAP_OVER_IO_URING
 	bool built = true;
 #else
@@ -84,12 +89,15 @@ static void check_kernel(struct report *r)
 		close(fd);
 	}
 	if (fd < 0)
-		check_say(r, V_OK, "io_uring", "this kernel has no FUSE over io_uring (6.14 has it); not needed");
+		check_say(r, V_OK, "io_uring",
+			  "this kernel has no FUSE over io_uring (6.14 has it); not needed");
 	else if (!built)
-		check_say(r, V_OK, "io_uring", "built with a libfuse before 3.18, which cannot use it; not needed");
+		check_say(r, V_OK, "io_uring",
+			  "built with a libfuse before 3.18, which cannot use it; not needed");
 	else if (c != 'Y' && c != '1')
-		check_say(r, V_WARN, "io_uring", "switched off; metadata operations are several times faster with it: "
-						 "echo 1 > " ENABLE_URING ", then mount again");
+		check_say(r, V_WARN, "io_uring",
+			  "switched off; metadata operations are several times faster with it: "
+			  "echo 1 > " ENABLE_URING ", then mount again");
 	else
 		check_say(r, V_OK, "io_uring", "switched on");
 }
@@ -99,8 +107,10 @@ static void check_clock(struct report *r)
 	struct timex t = {0};
 
 	if (adjtimex(&t) < 0 || t.status & STA_UNSYNC)
-		check_say(r, V_WARN, "clock", "the kernel says that nobody keeps it synchronised; file times are copied as they are, "
-					      "but logs of both hosts are hard to compare: run chrony or systemd-timesyncd");
+		check_say(
+		    r, V_WARN, "clock",
+		    "the kernel says that nobody keeps it synchronised; file times are copied as they are, "
+		    "but logs of both hosts are hard to compare: run chrony or systemd-timesyncd");
 	else
 		check_say(r, V_OK, "clock", "synchronised, error at most %ld ms", t.maxerror / 1000);
 }

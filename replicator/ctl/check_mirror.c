@@ -66,7 +66,7 @@ static void check_state_dir(struct report *r, const struct ctl_mirror *cm)
 {
 	char what[256], need[32], have[32];
 	struct stat st;
-	double space;
+	double space = 0;
 
 	label(cm, "state directory", what, sizeof(what));
 	if (cm->statefd < 0)
@@ -74,11 +74,12 @@ static void check_state_dir(struct report *r, const struct ctl_mirror *cm)
 	else if (fstat(cm->statefd, &st) < 0)
 		check_say(r, V_FAIL, what, "%s: %s", cm->state_dir, strerror(errno));
 	else if (st.st_uid != geteuid())
-		check_say(r, V_FAIL, what, "%s belongs to user %u, not to you (%u): run as that user", cm->state_dir,
-		    st.st_uid, geteuid());
+		check_say(r, V_FAIL, what, "%s belongs to user %u, not to you (%u): run as that user",
+			  cm->state_dir, st.st_uid, geteuid());
 	else if (st.st_mode & 077)
-		check_say(r, V_FAIL, what, "%s has mode %04o, it holds names and contents of your files: chmod 700 %s",
-		    cm->state_dir, st.st_mode & 07777, cm->state_dir);
+		check_say(r, V_FAIL, what,
+			  "%s has mode %04o, it holds names and contents of your files: chmod 700 %s",
+			  cm->state_dir, st.st_mode & 07777, cm->state_dir);
 	else
 		check_say(r, V_OK, what, "%s, mode %04o", cm->state_dir, st.st_mode & 07777);
 	if (!cm->configured || free_space(cm->state_dir, &space) < 0)
@@ -87,8 +88,9 @@ static void check_state_dir(struct report *r, const struct ctl_mirror *cm)
 	ctl_show_bytes(have, sizeof(have), space);
 	ctl_show_bytes(need, sizeof(need), (double)cm->m.journal_limit);
 	if (space < (double)cm->m.journal_limit)
-		check_say(r, V_WARN, what, "%s free, the journal may grow to %s (journal limit): make room or lower the limit",
-		    have, need);
+		check_say(r, V_WARN, what,
+			  "%s free, the journal may grow to %s (journal limit): make room or lower the limit",
+			  have, need);
 	else
 		check_say(r, V_OK, what, "%s free, the journal may grow to %s", have, need);
 }
@@ -132,9 +134,10 @@ static void check_source(struct report *r, const struct ctl_mirror *cm)
 	label(cm, "source", what, sizeof(what));
 	if (stat(cm->m.source, &st) < 0) {
 		check_say(r, V_FAIL, what, "%s: %s%s", cm->m.source, strerror(errno),
-		    errno == ENOTCONN ? "; a mount of a dead process is left: fusermount3 -uz, then start tandemfs" :
-		    errno == ENOENT   ? "; is its disk mounted?" :
-					"");
+			  errno == ENOTCONN
+			      ? "; a mount of a dead process is left: fusermount3 -uz, then start tandemfs"
+			  : errno == ENOENT ? "; is its disk mounted?"
+					    : "");
 		return;
 	}
 	if (!S_ISDIR(st.st_mode)) {
@@ -142,14 +145,19 @@ static void check_source(struct report *r, const struct ctl_mirror *cm)
 		return;
 	}
 	/* our own mount hides what is below it, unless it is mounted elsewhere */
-	const char *fs = mounted(cm) && strcmp(cm->m.source, cm->m.mountpoint) == 0 ? NULL : shared_fs(cm->m.source);
+	const char *fs =
+	    mounted(cm) && strcmp(cm->m.source, cm->m.mountpoint) == 0 ? NULL : shared_fs(cm->m.source);
 	if (fs == NULL)
 		check_say(r, V_OK, what, "%s", cm->m.source);
 	else if (cm->m.shared_source)
 		check_say(r, V_OK, what, "%s is on %s, and shared source = yes", cm->m.source, fs);
 	else
-		check_say(r, V_WARN, what, "%s is on %s: what other clients write there does not pass through this mount and is "
-					   "not seen. Let all writers use the mount, or set shared source = yes and verify now and then", cm->m.source, fs);
+		check_say(
+		    r, V_WARN, what,
+		    "%s is on %s: what other clients write there does not pass through this mount and is "
+		    "not seen. Let all writers use the mount, or set shared source = yes and verify now and "
+		    "then",
+		    cm->m.source, fs);
 }
 
 static void check_password(struct report *r, const struct ctl_mirror *cm)

@@ -44,10 +44,12 @@ static const char *connect_remedy(int err)
 	case ECONNREFUSED:
 		return "nothing listens on that port: start tandemd there, or correct the port in the URL";
 	case ETIMEDOUT:
-		return "no answer: a firewall drops the packets, or the host is down; allow the port on the standby";
+		return "no answer: a firewall drops the packets, or the host is down; allow the port on the "
+		       "standby";
 	case EHOSTUNREACH:
 	case ENETUNREACH:
-		return "no way there: a firewall rejects, or the routing is wrong; allow the port on the standby, check the address";
+		return "no way there: a firewall rejects, or the routing is wrong; allow the port on the "
+		       "standby, check the address";
 	case EACCES:
 	case EPERM:
 		return "a firewall on this host forbids it";
@@ -56,7 +58,8 @@ static const char *connect_remedy(int err)
 	}
 }
 
-/* Read what the other side says first; n bytes at most. Returns the bytes, 0 for a closed connection, -1 for silence. */
+/* Read what the other side says first; n bytes at most. Returns the bytes, 0 for a closed connection, -1 for
+ * silence. */
 static ssize_t greeting(int fd, char *out, size_t n)
 {
 	size_t got = 0;
@@ -82,17 +85,24 @@ static bool check_greeting(struct report *r, const char *what, int fd)
 	if (n == (ssize_t)sizeof(g) && memcmp(g, "TANDEM1\n", sizeof(g)) == 0)
 		return true;
 	if (n == 0)
-		check_say(r, V_FAIL, what, "the port answers and hangs up at once: something in between (a proxy, a TCP wrapper) "
-					   "or the daemon refuses this host; see its log");
+		check_say(
+		    r, V_FAIL, what,
+		    "the port answers and hangs up at once: something in between (a proxy, a TCP wrapper) "
+		    "or the daemon refuses this host; see its log");
 	else if (n < 0)
-		check_say(r, V_FAIL, what, "the port answers but says nothing within %d s, so it is not tandemd: correct the port",
+		check_say(
+		    r, V_FAIL, what,
+		    "the port answers but says nothing within %d s, so it is not tandemd: correct the port",
 		    PROBE_MS / 1000);
 	else if (n >= 7 && memcmp(g, "@RSYNCD", 7) == 0)
-		check_say(r, V_FAIL, what, "an rsync daemon answers there, not tandemd: correct the port in the URL");
+		check_say(r, V_FAIL, what,
+			  "an rsync daemon answers there, not tandemd: correct the port in the URL");
 	else if (n >= 4 && memcmp(g, "SSH-", 4) == 0)
-		check_say(r, V_FAIL, what, "an SSH server answers there, not tandemd: correct the port in the URL");
+		check_say(r, V_FAIL, what,
+			  "an SSH server answers there, not tandemd: correct the port in the URL");
 	else
-		check_say(r, V_FAIL, what, "another program answers there, not tandemd: correct the port in the URL");
+		check_say(r, V_FAIL, what,
+			  "another program answers there, not tandemd: correct the port in the URL");
 	return false;
 }
 
@@ -106,18 +116,21 @@ static bool check_port(struct report *r, const char *what, const struct mirror_t
 	snprintf(port, sizeof(port), "%d", t->port);
 	int rc = getaddrinfo(t->host, port, &hints, &list);
 	if (rc != 0) {
-		check_say(r, V_FAIL, what, "the name %s does not resolve: %s; check the spelling, DNS and /etc/hosts", t->host,
-		    rc == EAI_SYSTEM ? strerror(errno) : gai_strerror(rc));
+		check_say(r, V_FAIL, what,
+			  "the name %s does not resolve: %s; check the spelling, DNS and /etc/hosts", t->host,
+			  rc == EAI_SYSTEM ? strerror(errno) : gai_strerror(rc));
 		return false;
 	}
 	for (const struct addrinfo *ai = list; ai && fd < 0; ai = ai->ai_next) {
 		fd = probe_connect(ai);
-		if (getnameinfo(ai->ai_addr, ai->ai_addrlen, host, sizeof(host), NULL, 0, NI_NUMERICHOST) != 0)
+		if (getnameinfo(ai->ai_addr, ai->ai_addrlen, host, sizeof(host), NULL, 0, NI_NUMERICHOST) !=
+		    0)
 			strlcpy(host, t->host, sizeof(host));
 	}
 	freeaddrinfo(list);
 	if (fd < 0) {
-		check_say(r, V_FAIL, what, "%s port %d: %s; %s", host, t->port, strerror(-fd), connect_remedy(-fd));
+		check_say(r, V_FAIL, what, "%s port %d: %s; %s", host, t->port, strerror(-fd),
+			  connect_remedy(-fd));
 		return false;
 	}
 	bool tandem = check_greeting(r, what, fd);
@@ -127,17 +140,20 @@ static bool check_port(struct report *r, const char *what, const struct mirror_t
 	return tandem;
 }
 
-static void check_module(struct report *r, const char *what, const struct mirror_target *t, const json_t *list)
+static void check_module(struct report *r, const char *what, const struct mirror_target *t,
+			 const json_t *list)
 {
 	size_t i;
 	json_t *m;
 
-	json_array_foreach((json_t *)list, i, m) {
+	json_array_foreach((json_t *)list, i, m)
+	{
 		if (strcmp(ctl_str(m, "name"), t->module) != 0)
 			continue;
 		if (ctl_bool(m, "read_only"))
-			check_say(r, V_FAIL, what, "module %s is read only: set read only = no in modules.conf of the standby",
-			    t->module);
+			check_say(r, V_FAIL, what,
+				  "module %s is read only: set read only = no in modules.conf of the standby",
+				  t->module);
 		else
 			check_say(r, V_OK, what, "module %s is writable for %s", t->module, t->user);
 		return;
@@ -148,7 +164,7 @@ static void check_module(struct report *r, const char *what, const struct mirror
 
 /* The full handshake with the module's key, then the module list. */
 static void check_credentials(struct report *r, const char *what, const struct ctl_mirror *cm,
-    const struct mirror_target *t)
+			      const struct mirror_target *t)
 {
 	char why[1024] = "";
 	struct conn *c;

@@ -50,11 +50,13 @@ int cmd_doctor(const struct ctl_args *a)
 	if (a->name) {
 		visit_mirror(&v, a->name);
 	} else if (!a->config_given && access(a->config, F_OK) < 0) {
-		check_say(&r, V_OK, "mirrors", "no %s on this host; nothing more to check on a standby", a->config);
+		check_say(&r, V_OK, "mirrors", "no %s on this host; nothing more to check on a standby",
+			  a->config);
 	} else {
 		int n = ctl_mirror_each(a, visit_mirror, &v);
 		if (n < 0)
-			check_say(&r, V_FAIL, "mirrors", "%s is wrong; the reason is above (standard error)", a->config);
+			check_say(&r, V_FAIL, "mirrors", "%s is wrong; the reason is above (standard error)",
+				  a->config);
 		else if (n == 0)
 			check_say(&r, V_WARN, "mirrors", "%s has no mirror; add a section", a->config);
 	}

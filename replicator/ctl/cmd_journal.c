@@ -47,7 +47,7 @@ static void attach(struct follower *f)
 
 	f->sock = ctl_dial(f->cm, CTL_SOCK_MOUNT);
 	if (f->sock >= 0 && (ctl_send(f->sock, req, &f->bell, 1) < 0 ||
-				ctl_recv(f->sock, &reply, fds, CTL_ASK_MS) < 0 || !ctl_bool(reply, "ok")))
+			     ctl_recv(f->sock, &reply, fds, CTL_ASK_MS) < 0 || !ctl_bool(reply, "ok")))
 		detach(f);
 	f->slot = (uint32_t)ctl_u64(reply, "slot");
 	if (f->slot >= JHEAD_SLOTS)
@@ -131,8 +131,8 @@ static int seek_since(const struct follower *f)
 	if (rc == E_COLLAPSED)
 		return 0;
 	if (rc == E_GAP)
-		warnx("%s: the journal holds %" PRIu64 " to %" PRIu64 "; nothing is known since %s", f->cm->name, first,
-		    end, f->a->since);
+		warnx("%s: the journal holds %" PRIu64 " to %" PRIu64 "; nothing is known since %s",
+		      f->cm->name, first, end, f->a->since);
 	else if (rc < 0)
 		warnx("%s: journal: %s", f->cm->name, err_text(rc));
 	return rc;
@@ -156,8 +156,8 @@ static int skip_gap(const struct follower *f)
 	int rc = seek_oldest(f->reader);
 
 	if (rc == 0 && jreader_seq(f->reader) > seen)
-		warnx("%s: changes %" PRIu64 " to %" PRIu64 " were reclaimed before they could be shown", f->cm->name,
-		    seen + 1, jreader_seq(f->reader));
+		warnx("%s: changes %" PRIu64 " to %" PRIu64 " were reclaimed before they could be shown",
+		      f->cm->name, seen + 1, jreader_seq(f->reader));
 	return rc;
 }
 
@@ -188,12 +188,14 @@ static int run(struct follower *f)
 
 static int journal(struct follower *f)
 {
-	int fd = f->cm->statefd < 0 ? -1 : openat(f->cm->statefd, "journal", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int fd =
+	    f->cm->statefd < 0 ? -1 : openat(f->cm->statefd, "journal", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	char hint[1024];
 
 	if (fd < 0) {
 		ctl_start_hint(f->cm, false, hint, sizeof(hint));
-		warnx("%s: no journal in %s; it is made when the mirror is mounted: %s", f->cm->name, f->cm->state_dir, hint);
+		warnx("%s: no journal in %s; it is made when the mirror is mounted: %s", f->cm->name,
+		      f->cm->state_dir, hint);
 		return -ENOENT;
 	}
 	f->bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

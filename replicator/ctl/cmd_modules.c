@@ -14,9 +14,9 @@ static void print_modules(const json_t *list)
 	json_t *m;
 
 	json_array_foreach((json_t *)list, i, m)
-		printf("%-15s %-10s %s\n", ctl_show_text(name, sizeof(name), ctl_str(m, "name")),
-		    ctl_bool(m, "read_only") ? "read only" : "writable",
-		    ctl_show_text(comment, sizeof(comment), ctl_str(m, "comment")));
+	    printf("%-15s %-10s %s\n", ctl_show_text(name, sizeof(name), ctl_str(m, "name")),
+		   ctl_bool(m, "read_only") ? "read only" : "writable",
+		   ctl_show_text(comment, sizeof(comment), ctl_str(m, "comment")));
 }
 
 static int list_modules(const struct mirror_target *t, const char *password_file, bool json)

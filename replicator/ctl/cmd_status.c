@@ -11,7 +11,7 @@
 #include "proto/err.h"
 #include "replicator/ctl/status.h"
 
-#define FOLLOW_MS      500  /* between two samples */
+#define FOLLOW_MS 500 /* between two samples */
 
 struct gathered {
 	const struct ctl_args *a;

@@ -32,7 +32,8 @@ static int wait_gone(const struct ctl_mirror *cm)
 			return CTL_OK;
 		usleep(20000);
 	}
-	warnx("%s: tandemfs still holds %s/lock after %d s; programs may keep files open (fuser -m shows them)",
+	warnx(
+	    "%s: tandemfs still holds %s/lock after %d s; programs may keep files open (fuser -m shows them)",
 	    cm->name, cm->state_dir, GONE_S);
 	return CTL_BROKEN;
 }

@@ -20,11 +20,12 @@ static void print_difference(const json_t *d, bool json)
 		return;
 	}
 	printf("%s: %s: %s\n", ctl_show_text(target, sizeof(target), ctl_str(d, "target")),
-	    *ctl_str(d, "path") ? ctl_show_text(path, sizeof(path), ctl_str(d, "path")) : ".",
-	    ctl_show_text(what, sizeof(what), ctl_str(d, "what")));
+	       *ctl_str(d, "path") ? ctl_show_text(path, sizeof(path), ctl_str(d, "path")) : ".",
+	       ctl_show_text(what, sizeof(what), ctl_str(d, "what")));
 }
 
-/* Ask and print packets until the last one, which *last gets. Returns 0 or an error; *last may then hold "error". */
+/* Ask and print packets until the last one, which *last gets. Returns 0 or an error; *last may then hold
+ * "error". */
 static int stream(int fd, const char *op, const json_t *args, bool json, json_t **last)
 {
 	int fds[CTL_FDS_MAX];
@@ -53,14 +54,15 @@ static int conclude(const struct ctl_mirror *cm, const json_t *last, bool repair
 	else if (repair)
 		warnx("%s: %llu differences, %llu repaired", cm->name, n, repaired);
 	else
-		warnx("%s: %llu differences; 'tandemctl verify %s --repair' sends them again", cm->name, n, cm->name);
+		warnx("%s: %llu differences; 'tandemctl verify %s --repair' sends them again", cm->name, n,
+		      cm->name);
 	if (n == 0 || (repair && repaired >= n))
 		return CTL_OK;
 	return CTL_BEHIND;
 }
 
 static int compare(const struct ctl_mirror *cm, const struct ctl_args *a, const char *op, const json_t *args,
-    json_t **last)
+		   json_t **last)
 {
 	uint64_t seq;
 	bool mounted;
@@ -102,8 +104,9 @@ int cmd_resync(const struct ctl_args *a)
 		if (a->dry_run || json_object_get(last, "differences")) {
 			rc = conclude(&cm, last, !a->dry_run);
 		} else {
-			warnx("%s: the comparison has begun; 'tandemctl status %s' shows it, 'tandemctl wait %s' waits",
-			    a->name, a->name, a->name);
+			warnx("%s: the comparison has begun; 'tandemctl status %s' shows it, 'tandemctl wait "
+			      "%s' waits",
+			      a->name, a->name, a->name);
 			rc = CTL_OK;
 		}
 	}

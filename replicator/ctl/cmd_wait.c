@@ -11,9 +11,9 @@
 #include "proto/err.h"
 #include "replicator/ctl/ctl.h"
 
-#define RETRY_MS   100  /* between attempts to reach a replicator that is just starting */
-#define REPORT_S   3.0  /* after this long without a replicator the operator is told, once */
-#define GRACE_MS   2000 /* the reply may come this much later than the time-out it was asked for */
+#define RETRY_MS 100  /* between attempts to reach a replicator that is just starting */
+#define REPORT_S 3.0  /* after this long without a replicator the operator is told, once */
+#define GRACE_MS 2000 /* the reply may come this much later than the time-out it was asked for */
 
 static double now(void)
 {
@@ -27,7 +27,8 @@ static double now(void)
 static int ask_wait(const struct ctl_mirror *cm, uint64_t seq, double left, json_t **reply)
 {
 	json_t *args = json_pack("{s:I, s:f}", "seq", (json_int_t)seq, "timeout", left);
-	int rc = ctl_ask(cm, CTL_SOCK_REPLICATOR, "wait", args, reply, left > 0 ? (int)(left * 1000) + GRACE_MS : -1);
+	int rc = ctl_ask(cm, CTL_SOCK_REPLICATOR, "wait", args, reply,
+			 left > 0 ? (int)(left * 1000) + GRACE_MS : -1);
 
 	json_decref(args);
 	return rc;
@@ -46,13 +47,13 @@ static int answer(const struct ctl_mirror *cm, int rc, const json_t *reply, uint
 		return CTL_OK;
 	if (absent(rc) || rc == E_TIMEOUT) {
 		ctl_complain(cm, CTL_SOCK_REPLICATOR, rc == E_TIMEOUT ? rc : -ENOENT, NULL);
-		warnx("%s: not durable everywhere after %ld s: change %llu is not confirmed", cm->name, timeout,
-		    (unsigned long long)seq);
+		warnx("%s: not durable everywhere after %ld s: change %llu is not confirmed", cm->name,
+		      timeout, (unsigned long long)seq);
 		return CTL_BEHIND;
 	}
 	if (rc == E_REFUSED) {
 		warnx("%s: not durable everywhere: %s", cm->name,
-		    ctl_show_text(text, sizeof(text), ctl_str(reply, "error")));
+		      ctl_show_text(text, sizeof(text), ctl_str(reply, "error")));
 		return CTL_BEHIND;
 	}
 	ctl_complain(cm, CTL_SOCK_REPLICATOR, rc, reply);

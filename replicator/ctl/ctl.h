@@ -14,20 +14,20 @@
 /* Exit codes. 1 is the answer "not yet" or "not equal", 2 is "cannot tell" or "needs a person". */
 enum ctl_exit { CTL_OK = 0, CTL_BEHIND = 1, CTL_BROKEN = 2 };
 
-#define CTL_SOCK_MOUNT      "mount.sock"
+#define CTL_SOCK_MOUNT	    "mount.sock"
 #define CTL_SOCK_REPLICATOR "replicator.sock"
-#define CTL_ASK_MS          10000 /* ms a process has to answer a question that needs no work */
+#define CTL_ASK_MS	    10000 /* ms a process has to answer a question that needs no work */
 
 /* The command line. All strings are borrowed from argv. */
 struct ctl_args {
-	const char *config;        /* mirrors.conf */
-	bool config_given;         /* by --config, not the default */
-	const char *name;          /* mirror, or the URL of `modules`; NULL if none was given */
+	const char *config;	   /* mirrors.conf */
+	bool config_given;	   /* by --config, not the default */
+	const char *name;	   /* mirror, or the URL of `modules`; NULL if none was given */
 	const char *password_file; /* modules */
-	const char *format;        /* journal: NULL for the default line */
-	const char *timefmt;       /* journal: strftime(3), NULL for the default */
-	const char *since;         /* journal: position, NULL if not given */
-	long timeout;              /* wait: seconds, 0 for none */
+	const char *format;	   /* journal: NULL for the default line */
+	const char *timefmt;	   /* journal: strftime(3), NULL for the default */
+	const char *since;	   /* journal: position, NULL if not given */
+	long timeout;		   /* wait: seconds, 0 for none */
 	bool json, repair, checksum, dry_run, follow;
 };
 
@@ -45,13 +45,13 @@ int cmd_doctor(const struct ctl_args *a);
 
 /* The mirror a command is about. */
 struct ctl_mirror {
-	const char *name;    /* borrowed from the caller */
-	const char *config;  /* borrowed; the file it stands in */
-	struct mirror m;     /* valid if configured */
-	struct conf conf;    /* valid if configured */
-	bool configured;     /* false: started without a configuration file; state_dir is all we know */
-	char *state_dir;     /* owned */
-	int statefd;         /* O_DIRECTORY descriptor of state_dir, or -1 when it does not exist */
+	const char *name;   /* borrowed from the caller */
+	const char *config; /* borrowed; the file it stands in */
+	struct mirror m;    /* valid if configured */
+	struct conf conf;   /* valid if configured */
+	bool configured;    /* false: started without a configuration file; state_dir is all we know */
+	char *state_dir;    /* owned */
+	int statefd;	    /* O_DIRECTORY descriptor of state_dir, or -1 when it does not exist */
 };
 
 /* Find mirror name: its section in a->config, or, where there is no file, the default state directory of
@@ -71,7 +71,7 @@ int ctl_dial(const struct ctl_mirror *cm, const char *sock);
 /* Connect, ask one question, close. args and reply as ctl_call; timeout_ms -1 waits for ever.
  * Returns 0, E_REFUSED with *reply holding "error", or another error with *reply NULL. */
 int ctl_ask(const struct ctl_mirror *cm, const char *sock, const char *op, const json_t *args, json_t **reply,
-    int timeout_ms);
+	    int timeout_ms);
 /* Print why a question failed, which process did not answer and how to start it. reply may be NULL. */
 void ctl_complain(const struct ctl_mirror *cm, const char *sock, int err, const json_t *reply);
 /* Write back stores through MAP_SHARED, then let the mount journal everything done so far. *seq gets the
@@ -94,9 +94,10 @@ const char *ctl_show_text(char *out, size_t size, const char *text);
  * o[key_hex]. */
 void ctl_set_path(json_t *o, const char *key, const char *path);
 
-/* Connect to a daemon and prove who we are. module "" is for listing. Returns 0 or an error with why filled. */
+/* Connect to a daemon and prove who we are. module "" is for listing. Returns 0 or an error with why filled.
+ */
 int ctl_connect_daemon(struct conn **out, const struct mirror_target *t, const char *module,
-    const char *password_file, char *why, size_t size);
+		       const char *password_file, char *why, size_t size);
 /* Fetch the module list over a fresh connection as an array of {name, comment, read_only}. Returns 0 or an
  * error with why filled; *refused (may be NULL) gets the WR_* code of a refusal. */
 int ctl_list_modules(struct conn *c, json_t **list, uint32_t *refused, char *why, size_t size);

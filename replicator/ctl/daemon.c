@@ -15,14 +15,15 @@
 #define ANSWER_MS  10000
 
 int ctl_connect_daemon(struct conn **out, const struct mirror_target *t, const char *module,
-    const char *password_file, char *why, size_t size)
+		       const char *password_file, char *why, size_t size)
 {
 	uint8_t key[PSK_LEN];
 	char *password;
 
 	*out = NULL;
 	if (*t->user == '\0') {
-		snprintf(why, size, "the URL has no user; write tandem://USER@%s%s", t->host, *module ? "/MODULE" : "");
+		snprintf(why, size, "the URL has no user; write tandem://USER@%s%s", t->host,
+			 *module ? "/MODULE" : "");
 		return E_CONF;
 	}
 	if (password_file == NULL) {

@@ -15,10 +15,21 @@
 const char *event_name(const struct jrec *r)
 {
 	static const char *const names[JT_LAST + 1] = {
-		[JT_CREATE] = "CREATE", [JT_MKDIR] = "MKDIR", [JT_MKNOD] = "MKNOD", [JT_SYMLINK] = "SYMLINK",
-		[JT_LINK] = "LINK", [JT_UNLINK] = "UNLINK", [JT_RMDIR] = "RMDIR", [JT_RENAME] = "RENAME",
-		[JT_SETATTR] = "ATTRIB", [JT_SETXATTR] = "SETXATTR", [JT_REMOVEXATTR] = "REMOVEXATTR",
-		[JT_RECHECK] = "RECHECK", [JT_COLLAPSED] = "COLLAPSED", [JT_MOUNT] = "MOUNT", [JT_SEAL] = "SEAL",
+	    [JT_CREATE] = "CREATE",
+	    [JT_MKDIR] = "MKDIR",
+	    [JT_MKNOD] = "MKNOD",
+	    [JT_SYMLINK] = "SYMLINK",
+	    [JT_LINK] = "LINK",
+	    [JT_UNLINK] = "UNLINK",
+	    [JT_RMDIR] = "RMDIR",
+	    [JT_RENAME] = "RENAME",
+	    [JT_SETATTR] = "ATTRIB",
+	    [JT_SETXATTR] = "SETXATTR",
+	    [JT_REMOVEXATTR] = "REMOVEXATTR",
+	    [JT_RECHECK] = "RECHECK",
+	    [JT_COLLAPSED] = "COLLAPSED",
+	    [JT_MOUNT] = "MOUNT",
+	    [JT_SEAL] = "SEAL",
 	};
 
 	if (r->type == JT_CONTENT)
@@ -101,7 +112,8 @@ static void put_details(const struct jrec *r)
 		printf(" mode=%04o uid=%u gid=%u", r->mode & 07777, r->uid, r->gid);
 		break;
 	case JT_MKNOD:
-		printf(" mode=%06o uid=%u gid=%u dev=%u:%u", r->mode, r->uid, r->gid, major(r->rdev), minor(r->rdev));
+		printf(" mode=%06o uid=%u gid=%u dev=%u:%u", r->mode, r->uid, r->gid, major(r->rdev),
+		       minor(r->rdev));
 		break;
 	case JT_UNLINK:
 		printf(" links=%u", r->nlink);
@@ -166,23 +178,49 @@ char event_check_format(const char *format)
 static void put_escape(const struct jrec *r, char c, bool raw, const char *timefmt)
 {
 	switch (c) {
-	case 'n': printf("%" PRIu64, r->seq); break;
-	case 'e': fputs(event_name(r), stdout); break;
-	case 'w': put_path(r->path, raw); break;
-	case 'f': put_path(path_base(r->path), raw); break;
+	case 'n':
+		printf("%" PRIu64, r->seq);
+		break;
+	case 'e':
+		fputs(event_name(r), stdout);
+		break;
+	case 'w':
+		put_path(r->path, raw);
+		break;
+	case 'f':
+		put_path(path_base(r->path), raw);
+		break;
 	case 'F':
 		if (*other(r))
 			put_path(other(r), raw);
 		break;
-	case 'T': put_time(r, timefmt); break;
-	case 'x': put_extents(&r->extents); break;
-	case 's': printf("%" PRIu64, r->size); break;
-	case 'i': printf("%" PRIu64, r->ino); break;
-	case 'm': printf("%04o", r->mode & 07777); break;
-	case 'u': printf("%u", r->uid); break;
-	case 'g': printf("%u", r->gid); break;
-	case '0': putchar('\0'); break;
-	default: putchar(c); break;
+	case 'T':
+		put_time(r, timefmt);
+		break;
+	case 'x':
+		put_extents(&r->extents);
+		break;
+	case 's':
+		printf("%" PRIu64, r->size);
+		break;
+	case 'i':
+		printf("%" PRIu64, r->ino);
+		break;
+	case 'm':
+		printf("%04o", r->mode & 07777);
+		break;
+	case 'u':
+		printf("%u", r->uid);
+		break;
+	case 'g':
+		printf("%u", r->gid);
+		break;
+	case '0':
+		putchar('\0');
+		break;
+	default:
+		putchar(c);
+		break;
 	}
 }
 
@@ -222,8 +260,8 @@ static void json_attrs(json_t *o, const struct jrec *r)
 	if (r->type == JT_MKNOD)
 		json_object_set_new(o, "rdev", json_integer((json_int_t)r->rdev));
 	if (r->valid & JV_MTIME)
-		json_object_set_new(o, "mtime_ns",
-		    json_integer(r->mtime.sec * INT64_C(1000000000) + (int64_t)r->mtime.nsec));
+		json_object_set_new(
+		    o, "mtime_ns", json_integer(r->mtime.sec * INT64_C(1000000000) + (int64_t)r->mtime.nsec));
 }
 
 /* [[start, end], ...]; end null: to the end of the file. */
@@ -259,7 +297,7 @@ static void json_type_members(json_t *o, const struct jrec *r)
 void event_print_json(const struct jrec *r)
 {
 	json_t *o = json_pack("{s:I, s:I, s:s}", "seq", (json_int_t)r->seq, "time_ns", (json_int_t)r->time_ns,
-	    "event", event_name(r));
+			      "event", event_name(r));
 
 	if (o == NULL)
 		return;

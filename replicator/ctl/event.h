@@ -8,7 +8,8 @@
 
 /* The event of a record, upper case: CREATE, CLOSE_WRITE, RENAME ... Static text. */
 const char *event_name(const struct jrec *r);
-/* Print "TIME SEQ EVENT PATH [-> PATH2] DETAILS" and a newline. timefmt as strftime(3), NULL: ISO 8601 local time with microseconds. */
+/* Print "TIME SEQ EVENT PATH [-> PATH2] DETAILS" and a newline. timefmt as strftime(3), NULL: ISO 8601 local
+ * time with microseconds. */
 void event_print_line(const struct jrec *r, const char *timefmt);
 /* Print by a format with %-escapes. A format that uses %0 gets raw paths and no newline. */
 void event_print_format(const struct jrec *r, const char *format, const char *timefmt);

@@ -10,24 +10,37 @@
 #include <unistd.h>
 #include "replicator/ctl/ctl.h"
 
-enum { OPT_CONFIG = 256, OPT_JSON, OPT_TIMEOUT, OPT_REPAIR, OPT_CHECKSUM, OPT_DRY_RUN, OPT_FOLLOW, OPT_FORMAT,
-	OPT_TIMEFMT, OPT_SINCE, OPT_PASSWORD_FILE, OPT_HELP, OPT_VERSION };
+enum {
+	OPT_CONFIG = 256,
+	OPT_JSON,
+	OPT_TIMEOUT,
+	OPT_REPAIR,
+	OPT_CHECKSUM,
+	OPT_DRY_RUN,
+	OPT_FOLLOW,
+	OPT_FORMAT,
+	OPT_TIMEFMT,
+	OPT_SINCE,
+	OPT_PASSWORD_FILE,
+	OPT_HELP,
+	OPT_VERSION
+};
 
 static const struct option options[] = {
-	{"config", required_argument, NULL, OPT_CONFIG},
-	{"json", no_argument, NULL, OPT_JSON},
-	{"timeout", required_argument, NULL, OPT_TIMEOUT},
-	{"repair", no_argument, NULL, OPT_REPAIR},
-	{"checksum", no_argument, NULL, OPT_CHECKSUM},
-	{"dry-run", no_argument, NULL, OPT_DRY_RUN},
-	{"follow", no_argument, NULL, OPT_FOLLOW},
-	{"format", required_argument, NULL, OPT_FORMAT},
-	{"timefmt", required_argument, NULL, OPT_TIMEFMT},
-	{"since", required_argument, NULL, OPT_SINCE},
-	{"password-file", required_argument, NULL, OPT_PASSWORD_FILE},
-	{"help", no_argument, NULL, OPT_HELP},
-	{"version", no_argument, NULL, OPT_VERSION},
-	{NULL, 0, NULL, 0},
+    {"config", required_argument, NULL, OPT_CONFIG},
+    {"json", no_argument, NULL, OPT_JSON},
+    {"timeout", required_argument, NULL, OPT_TIMEOUT},
+    {"repair", no_argument, NULL, OPT_REPAIR},
+    {"checksum", no_argument, NULL, OPT_CHECKSUM},
+    {"dry-run", no_argument, NULL, OPT_DRY_RUN},
+    {"follow", no_argument, NULL, OPT_FOLLOW},
+    {"format", required_argument, NULL, OPT_FORMAT},
+    {"timefmt", required_argument, NULL, OPT_TIMEFMT},
+    {"since", required_argument, NULL, OPT_SINCE},
+    {"password-file", required_argument, NULL, OPT_PASSWORD_FILE},
+    {"help", no_argument, NULL, OPT_HELP},
+    {"version", no_argument, NULL, OPT_VERSION},
+    {NULL, 0, NULL, 0},
 };
 
 #define ALLOW(opt) (1u << ((opt)-OPT_CONFIG))
@@ -41,24 +54,25 @@ static const struct command {
 	unsigned allowed; /* options beyond --config, --help, --version */
 	const char *synopsis, *help;
 } commands[] = {
-	{"status", cmd_status, MAYBE, ALLOW(OPT_JSON) | ALLOW(OPT_FOLLOW), "status [--json] [--follow] [NAME]",
-	    "how far every target is; exit 0 in sync, 1 behind, 2 broken"},
-	{"wait", cmd_wait, NEEDED, ALLOW(OPT_TIMEOUT), "wait NAME [--timeout S]",
-	    "return when every change made so far is durable on every target"},
-	{"verify", cmd_verify, NEEDED, ALLOW(OPT_REPAIR) | ALLOW(OPT_CHECKSUM) | ALLOW(OPT_JSON),
-	    "verify NAME [--repair] [--checksum] [--json]", "compare with every target and print what differs"},
-	{"resync", cmd_resync, NEEDED, ALLOW(OPT_DRY_RUN) | ALLOW(OPT_JSON), "resync NAME [--dry-run] [--json]",
-	    "compare everything now and repair what differs"},
-	{"journal", cmd_journal, NEEDED,
-	    ALLOW(OPT_FOLLOW) | ALLOW(OPT_JSON) | ALLOW(OPT_FORMAT) | ALLOW(OPT_TIMEFMT) | ALLOW(OPT_SINCE),
-	    "journal NAME [--follow] [--json] [--format F] [--timefmt F] [--since POSITION]",
-	    "print changes as they happen"},
-	{"modules", cmd_modules, NEEDED, ALLOW(OPT_PASSWORD_FILE) | ALLOW(OPT_JSON),
-	    "modules URL [--password-file F] [--json]", "list the modules of a daemon"},
-	{"pause", cmd_pause, NEEDED, 0, "pause NAME", "stop sending; the journal keeps everything"},
-	{"resume", cmd_resume, NEEDED, 0, "resume NAME", "send again after pause"},
-	{"unmount", cmd_unmount, NEEDED, 0, "unmount NAME", "unmount and end tandemfs cleanly"},
-	{"doctor", cmd_doctor, MAYBE, 0, "doctor [NAME]", "check this host and the way to the targets, say what to do"},
+    {"status", cmd_status, MAYBE, ALLOW(OPT_JSON) | ALLOW(OPT_FOLLOW), "status [--json] [--follow] [NAME]",
+     "how far every target is; exit 0 in sync, 1 behind, 2 broken"},
+    {"wait", cmd_wait, NEEDED, ALLOW(OPT_TIMEOUT), "wait NAME [--timeout S]",
+     "return when every change made so far is durable on every target"},
+    {"verify", cmd_verify, NEEDED, ALLOW(OPT_REPAIR) | ALLOW(OPT_CHECKSUM) | ALLOW(OPT_JSON),
+     "verify NAME [--repair] [--checksum] [--json]", "compare with every target and print what differs"},
+    {"resync", cmd_resync, NEEDED, ALLOW(OPT_DRY_RUN) | ALLOW(OPT_JSON), "resync NAME [--dry-run] [--json]",
+     "compare everything now and repair what differs"},
+    {"journal", cmd_journal, NEEDED,
+     ALLOW(OPT_FOLLOW) | ALLOW(OPT_JSON) | ALLOW(OPT_FORMAT) | ALLOW(OPT_TIMEFMT) | ALLOW(OPT_SINCE),
+     "journal NAME [--follow] [--json] [--format F] [--timefmt F] [--since POSITION]",
+     "print changes as they happen"},
+    {"modules", cmd_modules, NEEDED, ALLOW(OPT_PASSWORD_FILE) | ALLOW(OPT_JSON),
+     "modules URL [--password-file F] [--json]", "list the modules of a daemon"},
+    {"pause", cmd_pause, NEEDED, 0, "pause NAME", "stop sending; the journal keeps everything"},
+    {"resume", cmd_resume, NEEDED, 0, "resume NAME", "send again after pause"},
+    {"unmount", cmd_unmount, NEEDED, 0, "unmount NAME", "unmount and end tandemfs cleanly"},
+    {"doctor", cmd_doctor, MAYBE, 0, "doctor [NAME]",
+     "check this host and the way to the targets, say what to do"},
 };
 
 static void help(FILE *f)
@@ -66,21 +80,22 @@ static void help(FILE *f)
 	fputs("usage: tandemctl [--config FILE] COMMAND\n\n", f);
 	for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++)
 		fprintf(f, "  %s\n        %s\n", commands[i].synopsis, commands[i].help);
-	fputs("\n"
-	      "  --config FILE        mirrors.conf (default " MIRROR_CONF_DEFAULT ")\n"
-	      "  --json               print JSON for programs\n"
-	      "  --follow             go on until interrupted\n"
-	      "  --timeout S          give up after S seconds, exit 1\n"
-	      "  --repair             send what differs\n"
-	      "  --checksum           compare bytes even where size and time are equal\n"
-	      "  --dry-run            print what would be repaired, change nothing\n"
-	      "  --format F           one line per change: %n sequence, %e event, %w path, %f last component,\n"
-	      "                       %F other path, %T time, %x extents, %s size, %i inode, %m mode, %u uid,\n"
-	      "                       %g gid, %0 NUL, %% percent\n"
-	      "  --timefmt F          how %T looks, see strftime(3)\n"
-	      "  --since POSITION     changes after this sequence number; 0: from the oldest there is\n"
-	      "  --password-file F    the password alone, mode 600 (default: $TANDEM_PASSWORD_FILE)\n"
-	      "  --help, --version\n",
+	fputs(
+	    "\n"
+	    "  --config FILE        mirrors.conf (default " MIRROR_CONF_DEFAULT ")\n"
+	    "  --json               print JSON for programs\n"
+	    "  --follow             go on until interrupted\n"
+	    "  --timeout S          give up after S seconds, exit 1\n"
+	    "  --repair             send what differs\n"
+	    "  --checksum           compare bytes even where size and time are equal\n"
+	    "  --dry-run            print what would be repaired, change nothing\n"
+	    "  --format F           one line per change: %n sequence, %e event, %w path, %f last component,\n"
+	    "                       %F other path, %T time, %x extents, %s size, %i inode, %m mode, %u uid,\n"
+	    "                       %g gid, %0 NUL, %% percent\n"
+	    "  --timefmt F          how %T looks, see strftime(3)\n"
+	    "  --since POSITION     changes after this sequence number; 0: from the oldest there is\n"
+	    "  --password-file F    the password alone, mode 600 (default: $TANDEM_PASSWORD_FILE)\n"
+	    "  --help, --version\n",
 	    f);
 }
 
@@ -170,8 +185,8 @@ static const struct command *parse(struct ctl_args *a, int argc, char **argv)
 	if (given & ~c->allowed) {
 		for (const struct option *o = options; o->name; o++)
 			if (given & ~c->allowed & ALLOW(o->val))
-				errx(CTL_BROKEN, "--%s means nothing to '%s'; usage: tandemctl %s", o->name, c->name,
-				    c->synopsis);
+				errx(CTL_BROKEN, "--%s means nothing to '%s'; usage: tandemctl %s", o->name,
+				     c->name, c->synopsis);
 	}
 	int operands = argc - optind - 1;
 	if (operands > (c->operand == NONE ? 0 : 1) || (operands == 0 && c->operand == NEEDED))

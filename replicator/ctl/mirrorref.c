@@ -47,7 +47,8 @@ static int from_config(struct ctl_mirror *cm, const struct ctl_args *a, const ch
 		return E_CONF;
 	}
 	if (rc == -ENOENT && access(a->config, F_OK) == 0)
-		warnx("%s: no mirror [%s] in it; 'tandemctl status' lists the mirrors there are", a->config, name);
+		warnx("%s: no mirror [%s] in it; 'tandemctl status' lists the mirrors there are", a->config,
+		      name);
 	else if (rc < 0)
 		warnx("%s: %s", a->config, err_text(rc));
 	if (rc < 0)
@@ -65,8 +66,9 @@ static int from_default(struct ctl_mirror *cm, const struct ctl_args *a, const c
 	free(base);
 	if (cm->state_dir && access(cm->state_dir, F_OK) == 0)
 		return 0;
-	warnx("there is no %s and no mirror '%s' was started without one; name the configuration with --config FILE",
-	    a->config, name);
+	warnx("there is no %s and no mirror '%s' was started without one; name the configuration with "
+	      "--config FILE",
+	      a->config, name);
 	return -ENOENT;
 }
 

@@ -30,7 +30,8 @@ static void worsen(json_t *s, const char *state)
 static void problem(json_t *s, const char *state, const char *text, const char *remedy)
 {
 	worsen(s, state);
-	json_array_append_new(json_object_get(s, "problems"), json_pack("{s:s, s:s}", "text", text, "remedy", remedy));
+	json_array_append_new(json_object_get(s, "problems"),
+			      json_pack("{s:s, s:s}", "text", text, "remedy", remedy));
 }
 
 static void ask(json_t *s, const struct ctl_mirror *cm, const char *sock, bool replicator)
@@ -46,14 +47,14 @@ static void ask(json_t *s, const struct ctl_mirror *cm, const char *sock, bool r
 	} else if (rc == -ENOENT || rc == -ECONNREFUSED) {
 		ctl_start_hint(cm, replicator, cmd, sizeof(cmd));
 		snprintf(text, sizeof(text), "%s is not running%s", who,
-		    cm->statefd < 0 ? " and never was: its state directory does not exist" :
-		    replicator	    ? ": nothing is sent" :
-				      ": changes made in the directory now are not seen");
+			 cm->statefd < 0 ? " and never was: its state directory does not exist"
+			 : replicator	 ? ": nothing is sent"
+					 : ": changes made in the directory now are not seen");
 		snprintf(hint, sizeof(hint), "start it: %s", cmd);
 		problem(s, "broken", text, hint);
 	} else {
 		snprintf(text, sizeof(text), "%s does not answer: %s", who,
-		    rc == E_REFUSED ? ctl_str(reply, "error") : err_text(rc));
+			 rc == E_REFUSED ? ctl_str(reply, "error") : err_text(rc));
 		problem(s, "broken", text, "look into its log; run tandemctl as the user who runs it");
 	}
 	json_decref(reply);
@@ -64,8 +65,8 @@ static void add_configured_targets(json_t *s, const struct ctl_mirror *cm)
 	json_t *targets = json_array();
 
 	for (int i = 0; cm->configured && i < cm->m.ntargets; i++)
-		json_array_append_new(targets,
-		    json_pack("{s:s, s:s}", "url", cm->m.targets[i].url, "state", "unknown"));
+		json_array_append_new(
+		    targets, json_pack("{s:s, s:s}", "url", cm->m.targets[i].url, "state", "unknown"));
 	json_object_set_new(s, "targets", targets);
 }
 
@@ -77,13 +78,15 @@ static void judge(json_t *s)
 
 	if (ctl_bool(s, "degraded"))
 		problem(s, "broken", "the journal cannot be written: changes are kept in memory only",
-		    "make room in the state directory and check its disk; the mount goes on by itself");
+			"make room in the state directory and check its disk; the mount goes on by itself");
 	if (ctl_bool(s, "collapsed"))
-		problem(s, "behind", "the journal reached its limit: the oldest records became a list of paths to compare",
-		    "nothing; raise `journal limit` if targets stay away that long");
+		problem(s, "behind",
+			"the journal reached its limit: the oldest records became a list of paths to compare",
+			"nothing; raise `journal limit` if targets stay away that long");
 	if (ctl_bool(s, "paused"))
 		problem(s, "behind", "sending is paused", "tandemctl resume NAME");
-	json_array_foreach(json_object_get(s, "targets"), i, t) {
+	json_array_foreach(json_object_get(s, "targets"), i, t)
+	{
 		const char *state = ctl_str(t, "state");
 		if (strcmp(state, "refused") == 0 || strcmp(state, "held") == 0 ||
 		    json_array_size(json_object_get(t, "errors")) > 0)

@@ -20,9 +20,9 @@ void status_print(const json_t *status);
 
 /* What a live line needs from one print to the next. */
 struct status_live {
-	double bytes;  /* sent at the last sample */
-	double time;   /* s, monotonic, of it */
-	double rate;   /* bytes/s, smoothed */
+	double bytes; /* sent at the last sample */
+	double time;  /* s, monotonic, of it */
+	double rate;  /* bytes/s, smoothed */
 };
 
 /* Write the one-line form: progress while comparing, lag afterwards. Returns out. */

@@ -11,10 +11,10 @@
 static const char *state_text(const char *state)
 {
 	static const char *const t[][2] = {
-		{"insync", "in sync"}, {"behind", "behind"}, {"broken", "BROKEN"},
-		{"connecting", "connecting"}, {"comparing", "comparing"}, {"replicating", "replicating"},
-		{"held", "HELD by the standby"}, {"refused", "REFUSED"}, {"paused", "paused"},
-		{"unknown", "unknown"},
+	    {"insync", "in sync"},	     {"behind", "behind"},	 {"broken", "BROKEN"},
+	    {"connecting", "connecting"},    {"comparing", "comparing"}, {"replicating", "replicating"},
+	    {"held", "HELD by the standby"}, {"refused", "REFUSED"},	 {"paused", "paused"},
+	    {"unknown", "unknown"},
 	};
 
 	for (size_t i = 0; i < sizeof(t) / sizeof(t[0]); i++)
@@ -27,9 +27,11 @@ static const char *state_text(const char *state)
 static const char *remedy(const char *state)
 {
 	if (strcmp(state, "connecting") == 0)
-		return "it is tried again; the journal keeps everything. 'tandemctl doctor' tells what is in the way";
+		return "it is tried again; the journal keeps everything. 'tandemctl doctor' tells what is in "
+		       "the way";
 	if (strcmp(state, "refused") == 0)
-		return "remove the cause; replication then starts by itself. The daemon's log has the details";
+		return "remove the cause; replication then starts by itself. The daemon's log has the "
+		       "details";
 	if (strcmp(state, "held") == 0)
 		return "remove the cause on the standby; it goes on by itself";
 	return NULL;
@@ -45,10 +47,10 @@ static void print_lag(const json_t *t)
 		printf("      lag      none");
 	else
 		printf("      lag      %llu records, %s, %s", (unsigned long long)ctl_u64(t, "lag_records"),
-		    ctl_show_bytes(b, sizeof(b), ctl_num(t, "lag_bytes")),
-		    ctl_show_secs(s, sizeof(s), ctl_num(t, "lag_seconds")));
+		       ctl_show_bytes(b, sizeof(b), ctl_num(t, "lag_bytes")),
+		       ctl_show_secs(s, sizeof(s), ctl_num(t, "lag_seconds")));
 	printf("; durable up to %llu; %s sent\n", (unsigned long long)ctl_u64(t, "durable"),
-	    ctl_show_bytes(sent, sizeof(sent), ctl_num(t, "bytes_sent")));
+	       ctl_show_bytes(sent, sizeof(sent), ctl_num(t, "bytes_sent")));
 }
 
 static void print_progress(const json_t *p)
@@ -58,8 +60,9 @@ static void print_progress(const json_t *p)
 	if (!json_is_object(p))
 		return;
 	printf("      compare  %llu of %llu files, %s of %s\n", (unsigned long long)ctl_u64(p, "files"),
-	    (unsigned long long)ctl_u64(p, "files_total"), ctl_show_bytes(b, sizeof(b), ctl_num(p, "bytes")),
-	    ctl_show_bytes(bt, sizeof(bt), ctl_num(p, "bytes_total")));
+	       (unsigned long long)ctl_u64(p, "files_total"),
+	       ctl_show_bytes(b, sizeof(b), ctl_num(p, "bytes")),
+	       ctl_show_bytes(bt, sizeof(bt), ctl_num(p, "bytes_total")));
 }
 
 static void print_errors(const json_t *t, const char *name)
@@ -71,12 +74,13 @@ static void print_errors(const json_t *t, const char *name)
 	for (i = 0; i < n && i < ERRORS_SHOWN; i++) {
 		const json_t *e = json_array_get(errors, i);
 		printf("      error    %s: %s\n", ctl_show_text(path, sizeof(path), ctl_str(e, "path")),
-		    ctl_show_text(text, sizeof(text), ctl_str(e, "text")));
+		       ctl_show_text(text, sizeof(text), ctl_str(e, "text")));
 	}
 	if (n > ERRORS_SHOWN)
 		printf("      error    and %zu more: tandemctl status --json %s\n", n - ERRORS_SHOWN, name);
 	if (n > 0)
-		printf("      do       these are tried again; 'tandemctl verify %s --repair' does it now\n", name);
+		printf("      do       these are tried again; 'tandemctl verify %s --repair' does it now\n",
+		       name);
 }
 
 static void print_target(const json_t *t, const char *name)
@@ -111,15 +115,15 @@ void status_print(const json_t *s)
 		printf("  journal at %llu", (unsigned long long)ctl_u64(s, "seq"));
 	if (json_object_get(s, "journal_bytes"))
 		printf(", %s of %s on disk", ctl_show_bytes(b, sizeof(b), ctl_num(s, "journal_bytes")),
-		    ctl_show_bytes(bl, sizeof(bl), ctl_num(s, "journal_limit")));
+		       ctl_show_bytes(bl, sizeof(bl), ctl_num(s, "journal_limit")));
 	if (json_object_get(s, "seq"))
 		putchar('\n');
-	json_array_foreach(json_object_get(s, "problems"), i, t) {
+	json_array_foreach(json_object_get(s, "problems"), i, t)
+	{
 		printf("  problem %s\n", ctl_show_text(text, sizeof(text), ctl_str(t, "text")));
 		printf("      do       %s\n", ctl_show_text(text, sizeof(text), ctl_str(t, "remedy")));
 	}
-	json_array_foreach(json_object_get(s, "targets"), i, t)
-		print_target(t, name);
+	json_array_foreach(json_object_get(s, "targets"), i, t) print_target(t, name);
 }
 
 static double now(void)
@@ -152,9 +156,10 @@ static size_t line_comparing(const json_t *p, double rate, char *out, size_t siz
 	if (rate > 0 && total >= bytes)
 		ctl_show_secs(eta, sizeof(eta), (total - bytes) / rate);
 	return (size_t)snprintf(out, size, "  comparing %llu of %llu files, %s of %s, %s/s, ETA %s",
-	    (unsigned long long)ctl_u64(p, "files"), (unsigned long long)ctl_u64(p, "files_total"),
-	    ctl_show_bytes(b, sizeof(b), bytes), ctl_show_bytes(bt, sizeof(bt), total),
-	    ctl_show_bytes(r, sizeof(r), rate), eta);
+				(unsigned long long)ctl_u64(p, "files"),
+				(unsigned long long)ctl_u64(p, "files_total"),
+				ctl_show_bytes(b, sizeof(b), bytes), ctl_show_bytes(bt, sizeof(bt), total),
+				ctl_show_bytes(r, sizeof(r), rate), eta);
 }
 
 static size_t line_target(const json_t *t, double rate, char *out, size_t size)
@@ -167,16 +172,19 @@ static size_t line_target(const json_t *t, double rate, char *out, size_t size)
 	if (strcmp(ctl_str(t, "state"), "comparing") == 0 && json_is_object(p))
 		return line_comparing(p, rate, out, size);
 	if (nerrors > 0)
-		return (size_t)snprintf(out, size, "  %s, %zu paths with errors", state_text(ctl_str(t, "state")), nerrors);
+		return (size_t)snprintf(out, size, "  %s, %zu paths with errors",
+					state_text(ctl_str(t, "state")), nerrors);
 	if (strcmp(ctl_str(t, "state"), "insync") == 0)
 		return (size_t)snprintf(out, size, "  in sync, %s sent",
-		    ctl_show_bytes(b, sizeof(b), ctl_num(t, "bytes_sent")));
+					ctl_show_bytes(b, sizeof(b), ctl_num(t, "bytes_sent")));
 	if (*error)
 		return (size_t)snprintf(out, size, "  %s: %s", state_text(ctl_str(t, "state")),
-		    ctl_show_text(text, sizeof(text), error));
-	return (size_t)snprintf(out, size, "  %s, behind by %llu records, %s, %s", state_text(ctl_str(t, "state")),
-	    (unsigned long long)ctl_u64(t, "lag_records"), ctl_show_bytes(b, sizeof(b), ctl_num(t, "lag_bytes")),
-	    ctl_show_secs(s, sizeof(s), ctl_num(t, "lag_seconds")));
+					ctl_show_text(text, sizeof(text), error));
+	return (size_t)snprintf(out, size, "  %s, behind by %llu records, %s, %s",
+				state_text(ctl_str(t, "state")),
+				(unsigned long long)ctl_u64(t, "lag_records"),
+				ctl_show_bytes(b, sizeof(b), ctl_num(t, "lag_bytes")),
+				ctl_show_secs(s, sizeof(s), ctl_num(t, "lag_seconds")));
 }
 
 const char *status_line(struct status_live *live, const json_t *s, char *out, size_t size)
@@ -186,15 +194,14 @@ const char *status_line(struct status_live *live, const json_t *s, char *out, si
 	size_t i, used;
 	json_t *t;
 
-	json_array_foreach(targets, i, t)
-		bytes += ctl_num(json_object_get(t, "progress"), "bytes");
+	json_array_foreach(targets, i, t) bytes += ctl_num(json_object_get(t, "progress"), "bytes");
 	sample(live, bytes);
-	used = (size_t)snprintf(out, size, "%s: at %llu", ctl_str(s, "name"), (unsigned long long)ctl_u64(s, "seq"));
+	used = (size_t)snprintf(out, size, "%s: at %llu", ctl_str(s, "name"),
+				(unsigned long long)ctl_u64(s, "seq"));
 	if (json_array_size(problems) > 0 && used < size)
 		used += (size_t)snprintf(out + used, size - used, "  %s",
-		    ctl_str(json_array_get(problems, 0), "text"));
-	json_array_foreach(targets, i, t)
-		if (used < size)
-			used += line_target(t, live->rate, out + used, size - used);
+					 ctl_str(json_array_get(problems, 0), "text"));
+	json_array_foreach(targets, i, t) if (used < size) used +=
+	    line_target(t, live->rate, out + used, size - used);
 	return out;
 }
