@@ -4,6 +4,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <unistd.h>
+#include "proto/err.h"
 #include "replicator/ctl/check.h"
 
 void check_say(struct report *r, enum verdict v, const char *what, const char *fmt, ...)
@@ -24,15 +25,49 @@ void check_say(struct report *r, enum verdict v, const char *what, const char *f
 struct visit {
 	const struct ctl_args *a;
 	struct report *r;
+	bool told; /* the file's diagnostics were printed */
 };
+
+static void tell_conf(struct visit *v, const struct conf *c)
+{
+	char what[4096];
+
+	for (size_t i = 0; i < c->ndiags && !v->told; i++) {
+		snprintf(what, sizeof(what), "%s:%d", v->a->config, c->diags[i].line);
+		check_say(v->r, c->diags[i].severity == CONF_ERROR ? V_FAIL : V_OK, what, "%s",
+			  c->diags[i].text);
+	}
+	v->told = true;
+}
+
+/* The configuration is wrong, but the way to the targets can be checked all the same. */
+static void check_raw_targets(struct visit *v, struct ctl_mirror *cm)
+{
+	struct conf_section *s = conf_section(&cm->conf, cm->name);
+	struct conf_entry *e;
+	char why[512];
+
+	for (int nth = 1; s && (e = conf_get(s, "target", nth)) != NULL; nth++) {
+		struct mirror_target t = {0};
+		if (e->value && mirror_parse_url(&t, e->value, why, sizeof(why)) == 0)
+			check_target(v->r, cm, &t);
+		ctl_target_release(&t);
+	}
+}
 
 static void visit_mirror(void *arg, const char *name)
 {
 	struct visit *v = arg;
 	struct ctl_mirror cm;
+	int rc = ctl_mirror_find(&cm, v->a, name);
 
-	if (ctl_mirror_open(&cm, v->a, name) < 0) {
-		check_say(v->r, V_FAIL, name, "cannot be read; the reason is above (standard error)");
+	if (cm.configured)
+		tell_conf(v, &cm.conf);
+	if (rc == E_CONF) {
+		check_raw_targets(v, &cm);
+	} else if (rc < 0) {
+		check_say(v->r, V_FAIL, name, "%s: %s; run tandemctl as the user who runs tandemfs",
+			  cm.state_dir ? cm.state_dir : v->a->config, err_text(rc));
 	} else {
 		check_mirror(v->r, &cm);
 		for (int i = 0; cm.configured && i < cm.m.ntargets; i++)

@@ -46,14 +46,6 @@ static int list_modules(const struct mirror_target *t, const char *password_file
 	return CTL_OK;
 }
 
-static void target_release(struct mirror_target *t)
-{
-	free(t->url);
-	free(t->user);
-	free(t->host);
-	free(t->module);
-}
-
 int cmd_modules(const struct ctl_args *a)
 {
 	const char *password_file = a->password_file ? a->password_file : getenv("TANDEM_PASSWORD_FILE");
@@ -65,6 +57,6 @@ int cmd_modules(const struct ctl_args *a)
 		return CTL_BROKEN;
 	}
 	int rc = list_modules(&t, password_file, a->json);
-	target_release(&t);
+	ctl_target_release(&t);
 	return rc;
 }

@@ -55,8 +55,10 @@ struct ctl_mirror {
 };
 
 /* Find mirror name: its section in a->config, or, where there is no file, the default state directory of
- * mirrors that were started without one. Prints what is wrong on standard error. name is kept until
- * ctl_mirror_close. Returns 0 or a negative error; always close. */
+ * mirrors that were started without one. name is kept until ctl_mirror_close. Returns 0; E_CONF: cm->conf
+ * has the diagnostics; -ENOENT or another -errno. Always close. */
+int ctl_mirror_find(struct ctl_mirror *cm, const struct ctl_args *a, const char *name);
+/* The same, and print what is wrong on standard error. */
 int ctl_mirror_open(struct ctl_mirror *cm, const struct ctl_args *a, const char *name);
 void ctl_mirror_close(struct ctl_mirror *cm);
 /* Call fn for every mirror of the configuration (or of the default state directory). Returns the number
@@ -94,6 +96,8 @@ const char *ctl_show_text(char *out, size_t size, const char *text);
  * o[key_hex]. */
 void ctl_set_path(json_t *o, const char *key, const char *path);
 
+/* Free the members of a target that mirror_parse_url filled. */
+void ctl_target_release(struct mirror_target *t);
 /* Connect to a daemon and prove who we are. module "" is for listing. Returns 0 or an error with why filled.
  */
 int ctl_connect_daemon(struct conn **out, const struct mirror_target *t, const char *module,

@@ -14,6 +14,14 @@
 #define CONNECT_MS 10000
 #define ANSWER_MS  10000
 
+void ctl_target_release(struct mirror_target *t)
+{
+	free(t->url);
+	free(t->user);
+	free(t->host);
+	free(t->module);
+}
+
 int ctl_connect_daemon(struct conn **out, const struct mirror_target *t, const char *module,
 		       const char *password_file, char *why, size_t size)
 {

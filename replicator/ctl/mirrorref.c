@@ -42,17 +42,8 @@ static int from_config(struct ctl_mirror *cm, const struct ctl_args *a, const ch
 	int rc = mirror_load(&cm->m, &cm->conf, a->config, name);
 
 	cm->configured = true;
-	if (cm->conf.nerrors > 0) {
-		conf_print(&cm->conf);
-		return E_CONF;
-	}
-	if (rc == -ENOENT && access(a->config, F_OK) == 0)
-		warnx("%s: no mirror [%s] in it; 'tandemctl status' lists the mirrors there are", a->config,
-		      name);
-	else if (rc < 0)
-		warnx("%s: %s", a->config, err_text(rc));
 	if (rc < 0)
-		return rc;
+		return cm->conf.nerrors > 0 ? E_CONF : rc;
 	cm->state_dir = strdup(cm->m.state_dir);
 	return cm->state_dir ? 0 : -ENOMEM;
 }
@@ -66,13 +57,10 @@ static int from_default(struct ctl_mirror *cm, const struct ctl_args *a, const c
 	free(base);
 	if (cm->state_dir && access(cm->state_dir, F_OK) == 0)
 		return 0;
-	warnx("there is no %s and no mirror '%s' was started without one; name the configuration with "
-	      "--config FILE",
-	      a->config, name);
 	return -ENOENT;
 }
 
-int ctl_mirror_open(struct ctl_mirror *cm, const struct ctl_args *a, const char *name)
+int ctl_mirror_find(struct ctl_mirror *cm, const struct ctl_args *a, const char *name)
 {
 	memset(cm, 0, sizeof(*cm));
 	cm->statefd = -1;
@@ -82,12 +70,24 @@ int ctl_mirror_open(struct ctl_mirror *cm, const struct ctl_args *a, const char 
 	if (rc < 0)
 		return rc;
 	cm->statefd = open(cm->state_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (cm->statefd < 0 && errno != ENOENT) {
-		rc = -errno;
-		warnx("%s: %s; run tandemctl as the user who runs tandemfs", cm->state_dir, strerror(-rc));
-		return rc;
-	}
-	return 0;
+	return cm->statefd < 0 && errno != ENOENT ? -errno : 0;
+}
+
+int ctl_mirror_open(struct ctl_mirror *cm, const struct ctl_args *a, const char *name)
+{
+	int rc = ctl_mirror_find(cm, a, name);
+
+	if (rc == E_CONF)
+		conf_print(&cm->conf);
+	else if (rc < 0 && cm->configured && cm->state_dir == NULL)
+		warnx("%s: mirror '%s': %s", a->config, name, err_text(rc));
+	else if (rc < 0 && cm->configured)
+		warnx("%s: %s; run tandemctl as the user who runs tandemfs", cm->state_dir, err_text(rc));
+	else if (rc < 0)
+		warnx("there is no %s and no mirror '%s' was started without one; name the configuration "
+		      "with --config FILE",
+		      a->config, name);
+	return rc;
 }
 
 void ctl_mirror_close(struct ctl_mirror *cm)
