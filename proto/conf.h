@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause
  * The grammar of rsyncd.conf: [section], key = value, # or ; comments on lines of their own,
  * backslash continuation. Key names ignore case, blanks and underscores ("hosts allow" = "HostsAllow").
+ * [global] goes back to the first part. &include and &merge are errors.
  * The reader keeps every line's number; meaning is checked by the owner of the keys, who reports
  * through conf_diag. Nothing is ever ignored silently. */
 #ifndef TANDEM_CONF_H
@@ -48,7 +49,7 @@ struct conf {
  * Returns 0 (see c->nerrors) or -errno when it cannot be read. Always release. */
 int conf_read(struct conf *c, const char *file);
 void conf_release(struct conf *c);
-/* Add a diagnostic at a line. */
+/* Add a diagnostic at a line, once: the same text at the same line is not repeated. */
 void conf_add_diag(struct conf *c, enum conf_severity sev, int line, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
 /* Print all diagnostics to standard error as "FILE:LINE: error: TEXT"; returns c->nerrors. */
@@ -56,11 +57,12 @@ size_t conf_print(const struct conf *c);
 /* Find a section by name, or NULL. */
 struct conf_section *conf_section(struct conf *c, const char *name);
 /* Find the entry number nth of key in s and mark it used, or NULL. nth 0 gives the last one written
- * (the one that counts for single values); 1, 2, ... the first, second ... in file order. */
+ * (the one that counts for single values) and marks all; 1, 2, ... the first, second ... in file order. */
 struct conf_entry *conf_get(struct conf_section *s, const char *key, int nth);
 
 /* Values. Each returns 0, or E_CONF after adding a diagnostic that names key, value and what is allowed;
- * a value followed by " #..." or "\t#..." is such an error, with the remedy to move the comment to its own line. */
+ * a value followed by " #..." or "\t#..." is such an error, with the remedy to move the comment to its own line.
+ * e NULL (the key is not there) leaves *out alone and returns 0. */
 int conf_bool(struct conf *c, const struct conf_entry *e, bool *out);
 int conf_num(struct conf *c, const struct conf_entry *e, long long min, long long max, long long *out);
 /* Bytes with an optional K, M, G or T (powers of 1024). */

@@ -8,8 +8,12 @@
 #include <stddef.h>
 
 struct filter_rule {
-	char *pattern;
+	char *pattern;    /* without the slashes that anchor it or make it match directories only */
 	bool include, anchored, dir_only;
+	bool wild;        /* holds *, ? or [ */
+	bool deep;        /* holds ** */
+	bool subtree;     /* ends in a slash and three stars: matches the directory before them too */
+	unsigned slashes; /* in pattern */
 };
 
 struct filter {
@@ -25,7 +29,7 @@ int filter_add(struct filter *f, const char *rule, bool include);
 int filter_add_file(struct filter *f, const char *file, bool include);
 /* Say whether path, or a directory above it, is excluded. is_dir tells what path itself is. */
 bool filter_excluded(const struct filter *f, const char *path, bool is_dir);
-/* Say whether one rule matches this path alone (no parents); used for "dont compress". */
+/* Say whether one rule matches this path alone (no parents), ignoring case; used for "dont compress". */
 bool filter_matches(const struct filter *f, const char *path);
 
 #endif
