@@ -47,7 +47,9 @@ struct mirror {
 };
 
 /* Read FILE and fill m from section name. Diagnostics of the whole file are in c (print with conf_print);
- * unknown keys are errors. Returns 0, -errno, E_CONF (c->nerrors > 0), -ENOENT when there is no such section. */
+ * unknown keys are errors. name NULL: check the whole file, leave m empty. Filter rules stand in the order of rsyncd.conf: filter,
+ * include from, include, exclude from, exclude. A missing or unreadable password file is no error here (status must work for
+ * who may not read it), a wrong mode is. Returns 0, -errno, E_CONF (c->nerrors > 0), -ENOENT when there is no such section. */
 int mirror_load(struct mirror *m, struct conf *c, const char *file, const char *name);
 /* Build a mirror from the command line: tandemfs --target URL --password-file F SOURCE [MOUNTPOINT]. The name is the last
  * component of source; state_dir is XDG_STATE_HOME or ~/.local/state/tandem for users, /var/lib/tandem for root, unless given.

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause
  * The extended attributes of one inode as one value: read, compared, applied. POSIX ACLs are the
  * attributes system.posix_acl_access and system.posix_acl_default. Left out: security.selinux,
- * trusted.overlay.*, and what the process may not read. */
+ * trusted.overlay.*, and what the process may not read, and
+ * every name outside user, trusted, security and the ACLs (system.nfs4_acl, btrfs.*: the file system's own). */
 #ifndef TANDEM_XATTRS_H
 #define TANDEM_XATTRS_H
 
@@ -15,7 +16,9 @@
  * Returns 0, -errno, or E_LIMIT. */
 int xattrs_read(struct buf *out, int fd, int dirfd, const char *name);
 /* Make the inode's attributes exactly those of the encoded set: sets what differs, removes the rest.
- * fd, dirfd, name as above. Returns 0 or the first -errno, after trying all. */
+ * fd, dirfd, name as above. Setting an ACL changes the mode's group bits, chown
+ * drops security.capability: chown before, chmod after. Returns 0 or the first -errno, after trying all; E_PROTO or E_LIMIT
+ * for a damaged set, with nothing changed. */
 int xattrs_apply(const void *set, size_t len, int fd, int dirfd, const char *name);
 /* XXH3-64 of an encoded set; 0 for the empty set. */
 uint64_t xattrs_digest(const void *set, size_t len);

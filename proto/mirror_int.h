@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: BSD-2-Clause
+ * What mirror.c (the file) and mirror_args.c (URLs, passwords, the command line) share. */
+#ifndef TANDEM_MIRROR_INT_H
+#define TANDEM_MIRROR_INT_H
+
+#include "proto/mirror.h"
+
+/* Make m empty, with the default of every key. */
+void mirror_defaults(struct mirror *m);
+/* Parse url and append it to the targets. Returns 0, -ENOMEM or E_CONF with why filled. */
+int mirror_add_target(struct mirror *m, const char *url, char *why, size_t size);
+
+#endif
