@@ -32,7 +32,10 @@ struct journal;
  * Returns 0, -EBUSY (another writer holds it), -errno, or E_VERSION. */
 int journal_open(struct journal **out, int dirfd, const struct journal_options *opt,
     enum journal_start *start, uint64_t *since_ns);
-/* Close properly: sync, mark clean. Frees j. */
+/* Say that what JSTART_POWER asks for is done (its RECHECK records are appended). Until then, or until
+ * a proper close, every start says JSTART_POWER again with the same time. */
+void journal_recovered(struct journal *j);
+/* Close properly: sync, mark clean. Frees j; dirfd stays the caller's. */
 void journal_close(struct journal *j);
 
 /* Append one record: sets r->seq and r->time_ns, publishes it to readers and rings their bell.

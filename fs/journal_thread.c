@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: BSD-2-Clause
+ * The two threads of the journal writer. The preparer does nothing but keep the next segment ready, since
+ * an append may wait for it. The keeper does what may take its time: syncs, unmapping, reclaiming,
+ * collapsing, leaving the degraded state, logging. See journal_priv.h. */
+#include "config.h"
+#include "fs/journal_priv.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "proto/err.h"
+#include "proto/log.h"
+
+static void *preparer_main(void *arg)
+{
+	struct journal *j = arg;
+	pthread_mutex_lock(&j->lock);
+	while (!j->stop) {
+		struct segment *s;
+		if (j->next) {
+			pthread_cond_wait(&j->want_next, &j->lock);
+			continue;
+		}
+		pthread_mutex_unlock(&j->lock);
+		int err = segment_prepare(j, &s);
+		pthread_mutex_lock(&j->lock);
+		j->next = s;
+		j->next_err = err;
+		segment_count_locked(j);
+		pthread_cond_broadcast(&j->ready);
+		if (j->degraded)
+			journal_call_keeper_locked(j);
+		if (err && !j->stop)
+			journal_wait_locked(j, &j->want_next, JOURNAL_RETRY_MS);
+	}
+	pthread_mutex_unlock(&j->lock);
+	return NULL;
+}
+
+/* After a failed fsync the next segment must show that it can be written at all. */
+static int try_next(struct journal *j, struct segment *next)
+{
+	memset(next->map, 0, JSEG_HEADER);
+	return j->sync_fd(next->fd);
+}
+
+static void resumed(struct journal *j, uint64_t seq, size_t n)
+{
+	int err = j->opt.sync == JSYNC_NEVER ? 0 : sync_upto(j, seq);
+	pthread_mutex_lock(&j->lock);
+	/* The flag stays until the set is durable: whoever finds it rechecks everything. */
+	if (!err && !j->degraded)
+		atomic_store(&j->head->degraded, 0);
+	pthread_mutex_unlock(&j->lock);
+	if (err)
+		return;
+	msync(j->head, JHEAD_SIZE, MS_SYNC);
+	log_warn("journal: can be written again; %zu paths that changed meanwhile will be compared", n);
+}
+
+void journal_resume(struct journal *j)
+{
+	struct pathset lost;
+	pathset_init(&lost);
+	pthread_mutex_lock(&j->lock);
+	struct segment *next = j->degraded ? j->next : NULL;
+	bool sync_failed = j->sync_failed;
+	uint64_t first = atomic_load(&j->head->synced_seq) + 1, last = j->seq;
+	pthread_mutex_unlock(&j->lock);
+	/* Nobody else takes next while the state is degraded. */
+	if (!next || (sync_failed && try_next(j, next)))
+		return;
+	if (sync_failed && first <= last)
+		collapse_read(j, &lost, first, last);
+	pthread_mutex_lock(&j->lock);
+	pathset_union(&j->dirty, &lost);
+	pathset_fit(&j->dirty, PATHSET_MAX, segment_room(next->size));
+	size_t n = j->dirty.all ? 1 : j->dirty.n;
+	int err = segment_switch_locked(j);
+	if (!err) {
+		journal_put_set_locked(j, &j->dirty, 0);
+		pathset_release(&j->dirty);
+		j->degraded = 0;
+		j->sync_failed = false;
+	}
+	uint64_t seq = j->seq;
+	pthread_mutex_unlock(&j->lock);
+	pathset_release(&lost);
+	if (err)
+		return;
+	journal_ring(j);
+	resumed(j, seq, n);
+}
+
+/* Log what happened under the lock. */
+static void report(struct journal *j)
+{
+	pthread_mutex_lock(&j->lock);
+	bool degraded = j->log_degraded;
+	bool sync_failed = j->sync_failed;
+	int err = j->degraded;
+	uint64_t replaced = j->replaced;
+	j->log_degraded = false;
+	j->replaced = 0;
+	pthread_mutex_unlock(&j->lock);
+	if (degraded) {
+		log_error("journal: %s: %s; changes are kept in memory and nothing is replicated until this "
+			  "works again (tried every second): free space, or look at the disk",
+		    sync_failed ? "fsync failed" : "no segment can be made", err_text(err ? err : -EIO));
+		msync(j->head, JHEAD_SIZE, MS_SYNC);
+	}
+	if (replaced)
+		log_warn("journal: %llu records were too large or had an invalid path; their paths will be compared",
+		    (unsigned long long)replaced);
+}
+
+static void enforce_limit(struct journal *j)
+{
+	pthread_mutex_lock(&j->lock);
+	bool over = atomic_load(&j->head->bytes) > j->opt.limit && !j->degraded &&
+	    TAILQ_FIRST(&j->segs) != j->cur && TAILQ_FIRST(&j->segs)->first_seq > j->collapsed_to;
+	pthread_mutex_unlock(&j->lock);
+	int err = over ? journal_collapse(j) : 0;
+	if (err && err != -EAGAIN)
+		log_error("journal: the collapse at its limit failed: %s; it grows until that works", err_text(err));
+}
+
+static void keep(struct journal *j)
+{
+	report(j);
+	journal_resume(j);
+	segment_tidy(j);
+	uint64_t seq = journal_seq(j);
+	if (j->opt.sync == JSYNC_INTERVAL)
+		sync_upto(j, seq);
+	else if (j->opt.sync == JSYNC_FSYNC && sync_behind(j))
+		sync_upto(j, seq);
+	uint64_t done = atomic_load(&j->head->reclaim_seq);
+	segment_reclaim(j, done > j->collapsed_to ? done : j->collapsed_to);
+	enforce_limit(j);
+}
+
+static void *keeper_main(void *arg)
+{
+	struct journal *j = arg;
+	pthread_mutex_lock(&j->lock);
+	while (!j->stop) {
+		if (!j->rung)
+			journal_wait_locked(j, &j->want_keeper, JOURNAL_RETRY_MS);
+		if (j->stop)
+			break;
+		j->rung = false;
+		pthread_mutex_unlock(&j->lock);
+		keep(j);
+		pthread_mutex_lock(&j->lock);
+	}
+	pthread_mutex_unlock(&j->lock);
+	return NULL;
+}
+
+/* Signals belong to the threads of the program. */
+static int start(pthread_t *t, void *(*fn)(void *), struct journal *j)
+{
+	sigset_t all, old;
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	int err = pthread_create(t, NULL, fn, j);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	return -err;
+}
+
+int threads_start(struct journal *j)
+{
+	int err = start(&j->preparer, preparer_main, j);
+	if (err)
+		return err;
+	err = start(&j->keeper, keeper_main, j);
+	if (err) {
+		pthread_mutex_lock(&j->lock);
+		j->stop = true;
+		pthread_cond_broadcast(&j->want_next);
+		pthread_mutex_unlock(&j->lock);
+		pthread_join(j->preparer, NULL);
+	}
+	return err;
+}
+
+void threads_stop(struct journal *j)
+{
+	pthread_mutex_lock(&j->lock);
+	j->stop = true;
+	pthread_cond_broadcast(&j->want_next);
+	pthread_cond_broadcast(&j->want_keeper);
+	pthread_cond_broadcast(&j->ready);
+	pthread_mutex_unlock(&j->lock);
+	pthread_join(j->preparer, NULL);
+	pthread_join(j->keeper, NULL);
+	report(j);
+}
