@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: BSD-2-Clause
+ * Deletions of a comparison and the delete guard.
+ *
+ * A name that only the standby has is deleted at once while the deletions so far stay within the guard: CMP_GUARD_FREE
+ * entries, or the configured percentage of the standby's entries listed so far. Beyond it they wait, by name, until the job
+ * has listed everything: then they are within the guard after all, or the operator is asked. So an early directory with many
+ * deletions does not stop a large comparison, and a disk that is nearly full is freed as early as it may be.
+ *
+ * A directory counts with everything below it. It is walked (NF_EXTRA nodes) to count, and, where filters exist, because
+ * excluded entries inside stay, and with them the directories above them. */
+#include "config.h"
+#include "replicator/source/compare_priv.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "proto/err.h"
+
+static bool guard_on(const struct compare *c, const struct cjob *j)
+{
+	return c->env.mirror->delete_guard < 100 && !(j->flags & CMP_ALLOW);
+}
+
+bool del_guarding(const struct compare *c, const struct cjob *j)
+{
+	if (!guard_on(c, j) || j->dels <= CMP_GUARD_FREE)
+		return false;
+	return j->dels > j->seen / 100.0 * c->env.mirror->delete_guard;
+}
+
+/* Ask the source itself whether a name is gone. Returns 1 gone, 0 there, or -errno: not known. */
+static int source_gone(struct compare *c, const char *path)
+{
+	const char *base;
+	struct stat st;
+	int fd = path_open_parent(c->env.rootfd, path, &base);
+	if (fd == -ENOENT || fd == -ENOTDIR || fd == -ELOOP)
+		return 1;
+	if (fd < 0)
+		return fd;
+	int r = fstatat(fd, base, &st, AT_SYMLINK_NOFOLLOW) == 0 ? 0 : errno == ENOENT ? 1 : -errno;
+	close(fd);
+	return r;
+}
+
+/* Delete now, if the source still lacks it. */
+static int delete_now(struct compare *c, const char *path)
+{
+	int gone = source_gone(c, path);
+	if (gone < 0) {
+		compare_path_failed(c, path, gone, "not deleted: the source cannot be asked");
+		return 0;
+	}
+	return gone ? op_rmtree(c, path) : compare_again(c, path, CMP_RECURSIVE, E_CHANGED, "appears and vanishes");
+}
+
+static int pending_add(struct compare *c, struct cjob *j, const char *path)
+{
+	struct cpending *p = &j->pending;
+	size_t n = strlen(path) + 1;
+	if (p->len + n > CMP_PENDING_MAX)
+		return 0; /* too many to remember: if the guard lets them, the next comparison finds them */
+	if (p->len + n > p->cap) {
+		size_t cap = p->cap ? p->cap * 2 : 4096;
+		while (cap < p->len + n)
+			cap *= 2;
+		void *v = realloc(p->names, cap);
+		if (!v)
+			return -ENOMEM;
+		p->names = v;
+		p->cap = cap;
+	}
+	memcpy(p->names + p->len, path, n);
+	p->len += n;
+	return 0;
+}
+
+/* Delete path, which stands for count entries, now or when the guard allows. */
+static int delete_or_wait(struct compare *c, struct cnode *dir, const char *path, uint64_t count)
+{
+	struct cjob *j = dir->job;
+	compare_differs(c, path, "only on the standby");
+	if (compare_reports(j))
+		return 0;
+	j->dels += count;
+	c->progress.deletions += count;
+	if (del_guarding(c, j))
+		return pending_add(c, j, path);
+	dir->flags |= NF_DIRTY;
+	return delete_now(c, path);
+}
+
+int del_entry(struct compare *c, struct cnode *dir, const char *path, bool is_dir)
+{
+	struct cjob *j = dir->job;
+	bool filters = c->env.mirror->filter.n > 0;
+	if (!c->env.mirror->del)
+		return 0;
+	if (is_dir && !compare_reports(j) && (filters || guard_on(c, j))) {
+		struct cnode *kid = node_new(c, j, dir, path, NF_EXTRA);
+		if (!kid)
+			return -ENOMEM;
+		node_push(c, kid);
+		return 0;
+	}
+	if (dir->flags & NF_EXTRA && !filters) {
+		dir->count++;
+		return 0;
+	}
+	return delete_or_wait(c, dir, path, 1);
+}
+
+int del_extra_done(struct compare *c, struct cnode *n)
+{
+	struct cnode *up = n->parent;
+	if (n->flags & NF_KEEP) {
+		up->flags |= up->flags & NF_EXTRA ? NF_KEEP : 0;
+		return 0;
+	}
+	if (up->flags & NF_EXTRA && !c->env.mirror->filter.n) {
+		up->count += n->count + 1;
+		return 0;
+	}
+	return delete_or_wait(c, up, n->path, n->count + 1);
+}
+
+/* After the last deletion of a directory: its mtime. */
+static int restore_parent(struct compare *c, char *path)
+{
+	struct stat st;
+	int err = 0;
+	path[path_parent_len(path)] = 0;
+	int fd = path_open(c->env.rootfd, path, O_PATH | O_DIRECTORY);
+	if (fd >= 0 && fstat(fd, &st) == 0)
+		err = op_setattr(c, path, &st, JV_MTIME);
+	if (fd >= 0)
+		close(fd);
+	return err;
+}
+
+static bool same_parent(const char *a, const char *b)
+{
+	size_t n = path_parent_len(a);
+	return n == path_parent_len(b) && memcmp(a, b, n) == 0;
+}
+
+int del_pending_step(struct compare *c, struct cjob *j)
+{
+	struct cpending *p = &j->pending;
+	char *path = p->names + p->done;
+	p->done += strlen(path) + 1;
+	compare_spend(c, 0);
+	int err = delete_now(c, path);
+	if (!err && (p->done == p->len || !same_parent(path, p->names + p->done)))
+		err = restore_parent(c, path);
+	return err ? err : 1;
+}
