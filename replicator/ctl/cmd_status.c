@@ -46,7 +46,9 @@ static bool gather_all(struct gathered *g)
 	}
 	int n = ctl_mirror_each(g->a, gather, g);
 	if (n == 0)
-		warnx("%s: no mirror is configured; add a section (tandem-mirrors.conf(5))", g->a->config);
+		warnx("%s: no mirror %s; tandem-mirrors.conf(5) says how to write one", g->a->config,
+		      access(g->a->config, F_OK) == 0 ? "is configured"
+						      : "is running and there is no such file");
 	if (n <= 0)
 		g->worst = CTL_BROKEN;
 	return n > 0;
