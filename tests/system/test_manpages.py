@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The man pages say what the programs say: options of --help, keys of the configuration files."""
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from lib.procs import TOP, program
+
+PAGES = {"tandemctl": "tandemctl.1", "tandemfs": "tandemfs.8", "tandemd": "tandemd.8", "tandem-replicator": "tandem-replicator.8"}
+ALL = sorted(p.name for p in (TOP / "docs/man").iterdir() if re.search(r"\.[1-8]$", p.name))
+
+
+def page(name):
+    return (TOP / "docs/man" / name).read_text()
+
+
+@pytest.mark.parametrize("name", sorted(PAGES))
+def test_options_are_in_the_man_page(name):
+    r = subprocess.run([program(name), "--help"], capture_output=True, text=True, timeout=20, check=True)
+    said = set(re.findall(r"(?<![\w-])--([a-z][a-z-]*)", r.stdout)) | {"help", "version"}
+    described = set(re.findall(r"^\.It Fl -([a-z][a-z-]*)", page(PAGES[name]), re.M))
+    assert described == said, f"only in --help: {said - described}; only in the page: {described - said}"
+
+
+def test_commands_are_in_the_man_page():
+    r = subprocess.run([program("tandemctl"), "--help"], capture_output=True, text=True, timeout=20, check=True)
+    said = set(re.findall(r"^  ([a-z]+)", r.stdout, re.M))
+    described = set(re.findall(r"^\.It Cm ([a-z]+)", page("tandemctl.1"), re.M))
+    assert described == said
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_pages_are_well_formed(name):
+    if not shutil.which("mandoc"):
+        pytest.skip("mandoc is not installed")
+    r = subprocess.run(["mandoc", "-T", "lint", "-W", "warning", TOP / "docs/man" / name], capture_output=True, text=True, check=False)
+    assert r.returncode == 0, r.stdout + r.stderr
