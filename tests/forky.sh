@@ -1,0 +1,64 @@
+#!/bin/bash
+# SPDX-License-Identifier: BSD-2-Clause
+# Build and try the programs where users of newer systems are: in a Debian forky root (libfuse 3.18) made with debootstrap.
+# usage: forky.sh [PYTEST ARGUMENTS]      default: -m smoke
+# The root is kept in $FORKY_ROOT (default /var/cache/tandem-tests/forky) and used again; needs root, debootstrap and a Debian
+# host whose apt sources name the mirror.
+set -eu -o pipefail
+
+top=$(cd "$(dirname "$0")/.." && pwd -P)
+root=${FORKY_ROOT:-/var/cache/tandem-tests/forky}
+suite=forky
+packages=build-essential,autoconf,automake,pkg-config,libfuse3-dev,fuse3,zlib1g-dev,libzstd-dev,libxxhash-dev,libbsd-dev,libssl-dev
+packages+=,libjansson-dev,libseccomp-dev,check,python3,python3-pytest,acl,attr,rsync
+
+say() { echo "forky: $*" >&2; }
+die() { say "$*"; exit 1; }
+
+# Print the mirror of the host's own Debian sources.
+mirror() {
+	{
+		sed -nE 's/^deb(-src)? +(\[[^]]*\] +)?(https?:[^ ]+) .*\bmain\b.*/\3/p' /etc/apt/sources.list /etc/apt/sources.list.d/*.list
+		awk 'function out() { if (uri && main && uri !~ /security/) print uri; uri = main = "" }
+			/^[[:space:]]*$/ { out() } FNR == 1 { out() }
+			/^URIs:/ { uri = $2 } /^Components:/ { main = / main( |$)/ } END { out() }' /etc/apt/sources.list.d/*.sources
+	} 2>/dev/null | grep -v security | head -n 1
+}
+
+((EUID == 0)) || die "must be root (debootstrap, chroot)"
+command -v debootstrap >/dev/null || die "debootstrap is missing: apt-get install debootstrap"
+[[ -c /dev/fuse ]] || die "/dev/fuse is missing"
+
+if [[ ! -e $root/.complete ]]; then
+	from=$(mirror)
+	[[ -n $from ]] || die "no Debian mirror in /etc/apt"
+	script=/usr/share/debootstrap/scripts/$suite
+	[[ -e $script ]] || script=/usr/share/debootstrap/scripts/sid
+	say "making $root from $from"
+	rm -rf --one-file-system "$root"
+	mkdir -p "$root"
+	debootstrap --variant=minbase --include="$packages" "$suite" "$root" "$from" "$script" >"$root.log" 2>&1 ||
+		{ tail -n 20 "$root.log" >&2; die "debootstrap failed; all of it is in $root.log"; }
+	touch "$root/.complete"
+fi
+
+# One mount namespace of our own: nothing that is mounted here is left over.
+export top root
+exec unshare --mount --propagation private bash -eu -o pipefail -c '
+	mount --bind "$root" "$root"
+	mount -t proc proc "$root/proc"
+	mount --rbind /dev "$root/dev"
+	mount -t sysfs sysfs "$root/sys"
+	mkdir -p "$root/src" "$root/build" "$root/tmp"
+	mount -t overlay overlay -o "lowerdir=$top,upperdir=$(mktemp -d "$root/build/u.XXXXXX"),workdir=$(mktemp -d "$root/build/w.XXXXXX")" "$root/src" ||
+		{ rm -rf "$root/src"/*; (cd "$top" && tar cf - --exclude=./build --exclude=./.git .) | tar xf - -C "$root/src"; }
+	exec chroot "$root" /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 TANDEM_SLOW="${TANDEM_SLOW:-2}" bash -eu -c "
+		pkg-config --modversion fuse3 | sed s/^/libfuse\ / >&2
+		cd /src
+		rm -rf build-forky && mkdir build-forky
+		./bootstrap >/build/log 2>&1 && cd build-forky && ../configure --prefix=/build/root >>/build/log 2>&1 && make -j\$(nproc) install >>/build/log 2>&1 ||
+			{ tail -n 40 /build/log >&2; exit 1; }
+		cd /src/tests
+		TANDEM_PREFIX=/build/root exec python3 -m pytest -q \"\$@\"
+	" forky "$@"
+' forky "${@:--m}" ${1:-smoke}
