@@ -42,23 +42,18 @@ if [[ ! -e $root/.complete ]]; then
 	touch "$root/.complete"
 fi
 
-# One mount namespace of our own: nothing that is mounted here is left over.
+(($#)) || set -- -m smoke
+# A mount namespace of our own: nothing that is mounted here is left over.
 export top root
 exec unshare --mount --propagation private bash -eu -o pipefail -c '
 	mount --bind "$root" "$root"
 	mount -t proc proc "$root/proc"
-	mount --rbind /dev "$root/dev"
 	mount -t sysfs sysfs "$root/sys"
-	mkdir -p "$root/src" "$root/build" "$root/tmp"
-	mount -t overlay overlay -o "lowerdir=$top,upperdir=$(mktemp -d "$root/build/u.XXXXXX"),workdir=$(mktemp -d "$root/build/w.XXXXXX")" "$root/src" ||
-		{ rm -rf "$root/src"/*; (cd "$top" && tar cf - --exclude=./build --exclude=./.git .) | tar xf - -C "$root/src"; }
-	exec chroot "$root" /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 TANDEM_SLOW="${TANDEM_SLOW:-2}" bash -eu -c "
-		pkg-config --modversion fuse3 | sed s/^/libfuse\ / >&2
-		cd /src
-		rm -rf build-forky && mkdir build-forky
-		./bootstrap >/build/log 2>&1 && cd build-forky && ../configure --prefix=/build/root >>/build/log 2>&1 && make -j\$(nproc) install >>/build/log 2>&1 ||
-			{ tail -n 40 /build/log >&2; exit 1; }
-		cd /src/tests
-		TANDEM_PREFIX=/build/root exec python3 -m pytest -q \"\$@\"
-	" forky "$@"
-' forky "${@:--m}" ${1:-smoke}
+	mount --rbind /dev "$root/dev"
+	mkdir -p "$root/src" "$root/build"
+	mount -t tmpfs -o mode=755 tmpfs "$root/src"
+	mount -t tmpfs -o mode=755 tmpfs "$root/build"
+	tar cf - -C "$top" --exclude=./build --exclude=./.git --exclude="*.o" --exclude=./config.status --exclude=./Makefile . | tar xf - -C "$root/src"
+	exec chroot "$root" /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 TANDEM_SLOW="${TANDEM_SLOW:-2}" \
+		TANDEM_SEEDS="${TANDEM_SEEDS:-2}" /bin/bash /src/tests/forky-inside.sh "$@"
+' forky "$@"

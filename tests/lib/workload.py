@@ -23,6 +23,7 @@ import time
 import traceback
 
 from lib import syscalls
+from lib.wait import wait_until
 
 RACES = {errno.ENOENT, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY, errno.EINVAL, errno.ELOOP, errno.EPERM,
          errno.EOPNOTSUPP, errno.EMLINK, errno.ENXIO, errno.ENODATA, errno.ENAMETOOLONG, errno.EBUSY, errno.EFBIG, errno.EXDEV}
@@ -75,6 +76,15 @@ class Workload:
             if t.is_alive():
                 self.errors.append("a thread hangs; last operations:\n" + "\n".join(list(self.history)[-20:]))
         return self
+
+    def busy(self):
+        """Say whether a thread still works."""
+        return any(t.is_alive() for t in self._workers)
+
+    def wait_ops(self, count, timeout=60):
+        """Wait until count more operations are done, or all are."""
+        goal = self.total() + count
+        wait_until(lambda: self.total() >= goal or not self.busy(), "operations", timeout)
 
     def run(self):
         """Do everything and fail on an error."""

@@ -5,7 +5,9 @@ import sys
 
 import pytest
 
+from lib import tree
 from lib.procs import Site
+from lib.proxy import Proxy
 
 
 def pytest_configure(config):
@@ -67,6 +69,16 @@ def pair_with(site):
     return lambda **options: make_pair(site, **options)
 
 
+@pytest.fixture
+def net(request):
+    """A bad network for pair_with(proxy=net); net.proxy is then the Proxy."""
+    def through(port):
+        through.proxy = Proxy(port).__enter__()
+        request.addfinalizer(through.proxy.__exit__)
+        return through.proxy.port
+    return through
+
+
 def make_pair(site, source=None, standby=None, module=None, prepare=None, proxy=None):
     """prepare(pair) is called before anything starts; proxy is a function of a port that returns the port to use."""
     pair = Pair()
@@ -88,7 +100,6 @@ class Pair:
 
     def same(self, timeout=60, **options):
         """Wait for the standby, then compare exactly."""
-        from lib import tree
         self.source.wait(timeout)
         tree.assert_same(self.source.dir, self.standby.dir, **options)
 

@@ -8,6 +8,7 @@ import socket
 import pytest
 
 from lib import tree
+from lib.procs import program
 from lib.wait import wait_until
 
 REFERENCE = re.compile(r"\b[0-9a-f]{16}\b")
@@ -39,19 +40,13 @@ def restart(standby):
 
 
 def stranger_message(source, standby, user, module, cause):
-    """Before authentication: user and module as given and a reference; the daemon's log has the cause under it.
-
-    Returns the message without what varies."""
+    """Before authentication: user and module as given and a reference; the daemon's log has the cause under it."""
     text = source.wait_error(r"\b[0-9a-f]{16}\b")
     assert user in text and module in text, text
-    assert not re.search(r"unknown|no such|wrong|mismatch", re.sub(r"\bor\b.*", "", text), re.I) or " or " in text, text
     reference = REFERENCE.search(text)[0]
-    line = standby.wait_log(re.escape(reference) + ".*" + cause)
+    standby.wait_log(re.escape(reference) + ".*" + cause)
     assert source.ctl("status", source.name).returncode == 2
     assert source.running and (source.dir / "file").exists()
-    del line
-    return re.sub(r"\d+", "N", REFERENCE.sub("REF", text).replace(user, "USER").replace(f"/{module}", "/MODULE").replace(f'"{module}"', '"MODULE"')
-                  .replace(f"'{module}'", "'MODULE'").replace(f" {module} ", " MODULE "))
 
 
 def wrong_password(source, standby):
@@ -143,7 +138,6 @@ def test_secrets_file_for_everybody_stops_the_start(site):
     standby = site.standby()
     standby.write_config()
     standby.secrets.chmod(0o644)
-    from lib.procs import program
     standby.spawn(program("tandemd"), "--config", standby.config, "--foreground")
     assert standby.wait_exit() != 0
     assert re.search(rf"{re.escape(str(standby.config))}:\d+:.*secrets", standby.log()), standby.log()
@@ -228,7 +222,7 @@ def test_module_path_missing(site):
     standby.stop()
     os.rename(standby.dir, f"{standby.dir}.away")
     standby.write_config()
-    standby.spawn(__import__("lib.procs").procs.program("tandemd"), "--config", standby.config, "--foreground")
+    standby.spawn(program("tandemd"), "--config", standby.config, "--foreground")
     standby.wait_log(re.escape(str(standby.dir)))
     os.rename(f"{standby.dir}.away", standby.dir)
     if not standby.running:

@@ -10,7 +10,6 @@ import stat
 import pytest
 
 from lib import syscalls, tree
-from lib.proxy import Proxy
 from lib.wait import wait_until
 from lib.workload import acl
 
@@ -341,45 +340,31 @@ def test_tmpfile_with_a_name(pair):
     pair.same()
 
 
-def test_directory_rename_is_one_record(pair_with, request):
-    net = []
-
-    def through(port):
-        net.append(Proxy(port))
-        net[0].__enter__()
-        request.addfinalizer(lambda: net[0].__exit__())
-        return net[0].port
-    pair = pair_with(proxy=through)
+def test_directory_rename_is_one_record(pair_with, net):
+    pair = pair_with(proxy=net)
     (pair.dir / "d1").mkdir()
     for i in range(200):
         (pair.dir / "d1" / f"{i}").write_bytes(os.urandom(20000))
     pair.source.wait()
-    before = net[0].up + net[0].down
+    before = net.proxy.up + net.proxy.down
     os.rename(pair.dir / "d1", pair.dir / "d2")
     pair.source.wait()
-    sent = net[0].up + net[0].down - before
+    sent = net.proxy.up + net.proxy.down - before
     pair.same()
     assert sent < 16 << 10, f"{sent} bytes on the wire for a rename"
 
 
-def test_small_change_of_a_large_file_is_small(pair_with, request):
-    net = []
-
-    def through(port):
-        net.append(Proxy(port))
-        net[0].__enter__()
-        request.addfinalizer(lambda: net[0].__exit__())
-        return net[0].port
-    pair = pair_with(proxy=through)
+def test_small_change_of_a_large_file_is_small(pair_with, net):
+    pair = pair_with(proxy=net)
     (pair.dir / "big").write_bytes(os.urandom(32 << 20))
     pair.source.wait()
-    before = net[0].up + net[0].down
+    before = net.proxy.up + net.proxy.down
     with open(pair.dir / "big", "r+b") as f:
         for at in range(0, 32 << 20, 4 << 20):
             f.seek(at)
             f.write(os.urandom(4096))
     pair.source.wait()
-    sent = net[0].up + net[0].down - before
+    sent = net.proxy.up + net.proxy.down - before
     pair.same()
     assert sent < 100 << 10, f"{sent} bytes on the wire for 8 changes of 4 KiB"
 

@@ -54,24 +54,15 @@ def test_random_renames(pair, seed):
 
 
 @pytest.mark.parametrize("seed", list(SEEDS)[:1])
-def test_random_operations_on_a_bad_network(pair_with, seed, request):
-    """Delayed, cut and stalled connections."""
-    from lib.proxy import Proxy
-    net = []
-
-    def through(port):
-        net.append(Proxy(port).__enter__())
-        request.addfinalizer(lambda: net[0].__exit__())
-        return net[0].port
-    pair = pair_with(proxy=through)
-    net[0].delay = 0.005
+def test_random_operations_on_a_bad_network(pair_with, net, seed):
+    """Delayed, cut and damaged connections."""
+    pair = pair_with(proxy=net)
+    net.proxy.delay = 0.005
     load = Workload(pair.dir, seed=3000 + seed, ops=None).start()
-    from lib.wait import wait_until
     for number in range(6):
-        at = load.total() + 100
-        wait_until(lambda n=at: load.total() > n, "operations")
-        (net[0].cut, lambda: net[0].cut_after(3000), lambda: net[0].flip_at(2000))[number % 3]()
+        load.wait_ops(100)
+        (net.proxy.cut, lambda: net.proxy.cut_after(3000), lambda: net.proxy.flip_at(2000))[number % 3]()
     load.stop().check()
-    net[0].delay = 0
+    net.proxy.delay = 0
     pair.source.wait(120)
     compare(load, pair.dir, pair.copy)

@@ -57,8 +57,7 @@ def test_restart_does_not_scan(pair):
 def test_kill_daemon_under_load(pair, round_):
     load = Workload(pair.dir, seed=100 + round_, ops=1500).start()
     for _ in range(3):
-        at = load.total() + 150
-        wait_until(lambda n=at: load.total() > n or not any(t.is_alive() for t in load._workers), "operations")
+        load.wait_ops(150)
         pair.standby.kill()
         pair.standby.start()
     load.join().check()
@@ -68,8 +67,7 @@ def test_kill_daemon_under_load(pair, round_):
 def test_kill_child_under_load(pair):
     load = Workload(pair.dir, seed=200, ops=1500).start()
     for _ in range(4):
-        at = load.total() + 150
-        wait_until(lambda n=at: load.total() > n or not any(t.is_alive() for t in load._workers), "operations")
+        load.wait_ops(150)
         for pid in pair.standby.children():
             os.kill(pid, 9)
     load.join().check()
@@ -80,8 +78,7 @@ def test_kill_child_under_load(pair):
 def test_kill_replicator_under_load(pair, round_):
     load = Workload(pair.dir, seed=300 + round_, ops=1500).start()
     for _ in range(3):
-        at = load.total() + 150
-        wait_until(lambda n=at: load.total() > n or not any(t.is_alive() for t in load._workers), "operations")
+        load.wait_ops(150)
         old = pair.source.kill_replicator()
         wait_until(lambda p=old: any(pid != p for pid in pair.source.replicators()), "a new replicator")
     load.join().check()
@@ -92,7 +89,7 @@ def test_kill_replicator_under_load(pair, round_):
 def test_kill_mount_under_load(pair, round_):
     for number in range(2):
         load = Workload(pair.dir, seed=400 + 10 * round_ + number, ops=None, use_mmap=False, tolerate=DEAD).start()
-        wait_until(lambda w=load: w.total() > 200, "operations")
+        load.wait_ops(200)
         pair.source.kill()
         load.stop().check()
         pair.source.start()

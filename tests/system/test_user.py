@@ -8,6 +8,7 @@ import subprocess
 import pytest
 
 from lib import tree
+from lib.procs import program
 from lib.wait import wait_until
 
 NOBODY = 65534
@@ -46,7 +47,7 @@ def test_user_mirrors_his_directory(user_pair):
     source, standby = user_pair
     as_nobody("sh", "-c", f"cd {source.dir}; echo hello >file; mkdir dir; ln -s file link; ln file second; mkfifo fifo; chmod 750 dir")
     wait_until(lambda: (standby.dir / "file").read_text() == "hello\n", "the file on the standby")
-    r = subprocess.run([str(a) for a in (__import__("lib.procs").procs.program("tandemctl"), "--config", source.config, "wait", "m", "--timeout", 30)],
+    r = subprocess.run([str(a) for a in (program("tandemctl"), "--config", source.config, "wait", "m", "--timeout", 30)],
                        user=NOBODY, group=NOBODY, extra_groups=[], capture_output=True, text=True, check=False)
     assert r.returncode == 0, r.stdout + r.stderr
     source.end()
@@ -63,7 +64,7 @@ def test_user_random_operations(user_pair):
     r = subprocess.run(["/usr/bin/python3", "-m", "lib.workload", str(source.dir), "--seed", "5", "--ops", "800"], cwd=lib,
                        user=NOBODY, group=NOBODY, extra_groups=[], capture_output=True, text=True, check=False)
     assert r.returncode == 0, r.stdout + r.stderr
-    r = subprocess.run([str(a) for a in (__import__("lib.procs").procs.program("tandemctl"), "--config", source.config, "wait", "m", "--timeout", 60)],
+    r = subprocess.run([str(a) for a in (program("tandemctl"), "--config", source.config, "wait", "m", "--timeout", 60)],
                        user=NOBODY, group=NOBODY, extra_groups=[], capture_output=True, text=True, check=False)
     assert r.returncode == 0, r.stdout + r.stderr
     source.end()
