@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""A file on the standby is in its old state or in its new state, never between, whatever is killed or cut."""
+import hashlib
+import os
+import random
+import threading
+
+from lib.wait import wait_until
+
+
+def version(number, size):
+    """Bytes that tell whether they are complete."""
+    body = random.Random(number).randbytes(size)
+    return b"%012d %08d %s " % (number, size, hashlib.sha1(body).hexdigest().encode()) + body
+
+
+def is_version(data):
+    head, body = data[:63], data[63:]
+    try:
+        _, size, digest = head.split()
+        return int(size) == len(body) and hashlib.sha1(body).hexdigest().encode() == digest
+    except ValueError:
+        return False
+
+
+class Writer(threading.Thread):
+    """Replaces files by new versions, as editors do, until stopped."""
+
+    def __init__(self, root, files=6):
+        super().__init__(daemon=True)
+        self.root, self.files = root, files
+        self.number, self.halt = 0, threading.Event()
+
+    def run(self):
+        rnd = random.Random(1)
+        while not self.halt.is_set():
+            self.number += 1
+            path = self.root / f"f{self.number % self.files}"
+            with open(f"{path}.new", "wb") as f:
+                f.write(version(self.number, rnd.choice((10, 3000, 70000, 400000))))
+            os.rename(f"{path}.new", path)
+
+
+class Checker(threading.Thread):
+    """Reads the standby all the time."""
+
+    def __init__(self, root, files=6):
+        super().__init__(daemon=True)
+        self.root, self.files = root, files
+        self.torn, self.read, self.halt = [], 0, threading.Event()
+
+    def run(self):
+        while not self.halt.is_set():
+            for i in range(self.files):
+                try:
+                    data = (self.root / f"f{i}").read_bytes()
+                except FileNotFoundError:
+                    continue
+                self.read += 1
+                if not is_version(data):
+                    self.torn.append(f"f{i}: {len(data)} bytes, begins with {data[:63]!r}")
+
+
+def test_replaced_files_are_never_torn(pair_with, net):
+    pair = pair_with(proxy=net)
+    writer, checker = Writer(pair.dir), Checker(pair.copy)
+    writer.start()
+    checker.start()
+    for number in range(9):
+        goal = writer.number + 60
+        wait_until(lambda n=goal: writer.number > n, "writes")
+        if number % 3 == 0:
+            net.proxy.cut()
+        elif number % 3 == 1:
+            net.proxy.cut_after(100000)
+        else:
+            pair.standby.kill()
+            pair.standby.start()
+    writer.halt.set()
+    writer.join()
+    pair.source.wait()
+    checker.halt.set()
+    checker.join()
+    assert not checker.torn, f"{len(checker.torn)} of {checker.read} reads:\n" + "\n".join(checker.torn[:10])
+    assert checker.read > 100
+    pair.same()
+
+
+def test_large_file_is_old_or_new_after_a_kill(pair):
+    size, places = 24 << 20, (0, 8 << 20, 16 << 20, (24 << 20) - 8)
+    (pair.dir / "large").write_bytes(bytes(size))
+    pair.source.wait()
+    halt = threading.Event()
+
+    def write():
+        number = 0
+        while not halt.is_set():
+            number += 1
+            with open(pair.dir / "large", "r+b", buffering=0) as f:
+                for at in places:
+                    os.pwrite(f.fileno(), number.to_bytes(8, "little"), at)
+
+    def marks():
+        with open(pair.copy / "large", "rb") as f:
+            return [os.pread(f.fileno(), 8, at) for at in places]
+    t = threading.Thread(target=write, daemon=True)
+    t.start()
+    for _ in range(5):
+        old = marks()
+        wait_until(lambda o=old: marks() != o, "new versions on the standby")
+        pair.standby.kill()
+        assert pair.source.ctl("pause", "m").returncode == 0
+        pair.standby.start()
+        wait_until(lambda: len(set(marks())) == 1, lambda: f"one version: {marks()}", 10)
+        assert pair.source.ctl("resume", "m").returncode == 0
+    halt.set()
+    t.join()
+    pair.same()
+
+
+def test_nothing_temporary_is_left(pair):
+    """Cut transfers leave no files behind."""
+    for round_ in range(4):
+        for i in range(20):
+            (pair.dir / f"f{i}").write_bytes(os.urandom(200000))
+        pair.standby.kill()
+        pair.standby.start()
+    pair.same()
+    left = [str(p) for d in ("tmp", "redo") if (pair.copy / ".tandem" / d).exists() for p in (pair.copy / ".tandem" / d).iterdir()]
+    assert not left, left
