@@ -1,0 +1,172 @@
+/* SPDX-License-Identifier: BSD-2-Clause
+ * What must be right before mounting; every fault has its own message and remedy. */
+#include "config.h"
+
+#include "fs/supervisor.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "proto/err.h"
+#include "proto/fileio.h"
+
+static int fail(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+
+static int fail(const char *fmt, ...)
+{
+	va_list ap;
+
+	fputs("tandemfs: ", stderr);
+	va_start(ap, fmt);
+	vfprintf(stderr, fmt, ap);
+	va_end(ap);
+	fputc('\n', stderr);
+	return -1;
+}
+
+static int check_device(void)
+{
+	int fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
+
+	if (fd >= 0) {
+		close(fd);
+		return 0;
+	}
+	if (errno == ENOENT)
+		return fail("/dev/fuse is missing: load the module (modprobe fuse), or pass the device into the container "
+			    "(--device /dev/fuse --cap-add SYS_ADMIN)");
+	if (errno == ENODEV || errno == ENXIO)
+		return fail("the kernel has no FUSE: load the module (modprobe fuse)");
+	return fail("/dev/fuse cannot be opened: %s; allow this user to open it, or run as root", strerror(errno));
+}
+
+static bool user_allow_other(void)
+{
+	char line[256];
+	bool found = false;
+	FILE *f = fopen("/etc/fuse.conf", "re");
+
+	while (f && fgets(line, sizeof(line), f))
+		if (strncmp(line, "user_allow_other", 16) == 0)
+			found = true;
+	if (f)
+		fclose(f);
+	return found;
+}
+
+static int check_user(const struct mirror *m)
+{
+	if (geteuid() == 0 || !m->allow_other || user_allow_other())
+		return 0;
+	return fail("allow other = yes needs a line user_allow_other in /etc/fuse.conf when not run as root");
+}
+
+static int take_lock(const struct mirror *m, struct bedrock *b)
+{
+	char pid[32] = "";
+	ssize_t n;
+
+	b->lockfd = openat(b->statefd, "lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (b->lockfd < 0)
+		return fail("%s/lock: %s", m->state_dir, strerror(errno));
+	if (flock(b->lockfd, LOCK_EX | LOCK_NB) == 0)
+		return 0;
+	n = pread(b->lockfd, pid, sizeof(pid) - 1, 0);
+	pid[n > 0 ? n : 0] = '\0';
+	return fail("mirror %s is mounted already, by process %s (%s/lock); unmount it first: tandemctl unmount %s", m->name,
+	    pid[0] ? pid : "unknown", m->state_dir, m->name);
+}
+
+/* The mirror is not served (we hold its lock), so a mount of ours at that place is a dead one. */
+static int clear_dead_mount(const struct mirror *m, const char *path)
+{
+	struct stat st;
+	int r;
+
+	while (stat(path, &st) < 0 && errno == ENOTCONN) {
+		fprintf(stderr, "tandemfs: %s is a dead mount left by a process that was killed; detaching it\n", path);
+		r = unmount_path(path, true);
+		if (r < 0)
+			return fail("cannot detach the dead mount at %s: %s; run umount -l %s", path, strerror(-r), path);
+	}
+	(void)m;
+	return 0;
+}
+
+static int open_source(const struct mirror *m, struct bedrock *b)
+{
+	if (unmount_is_ours(m->source))
+		return fail("%s is a tandemfs mount itself: another mirror serves this directory; mirror it to several targets "
+			    "with several target lines", m->source);
+	b->rootfd = open(m->source, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (b->rootfd >= 0)
+		return 0;
+	if (errno == ENOENT)
+		return fail("source %s does not exist: create it, mount its disk, or correct \"source\" of mirror %s", m->source,
+		    m->name);
+	if (errno == ENOTDIR)
+		return fail("source %s is not a directory", m->source);
+	return fail("source %s cannot be opened: %s", m->source, strerror(errno));
+}
+
+static bool lies_within(const char *dir, const char *path)
+{
+	size_t n = strlen(dir);
+
+	return strncmp(dir, path, n) == 0 && (n == 1 || !path[n] || path[n] == '/');
+}
+
+static int check_places(const struct mirror *m)
+{
+	char source[PATH_MAX], state[PATH_MAX], mnt[PATH_MAX];
+	struct stat st;
+
+	if (!realpath(m->source, source))
+		return fail("source %s: %s", m->source, strerror(errno));
+	if (!realpath(m->state_dir, state))
+		return fail("state directory %s: %s", m->state_dir, strerror(errno));
+	if (lies_within(source, state))
+		return fail("the state directory %s lies inside the source %s: the journal would record itself; set \"state dir\" to a "
+			    "place outside", m->state_dir, m->source);
+	if (stat(m->mountpoint, &st) < 0)
+		return fail("mountpoint %s: %s; create the directory", m->mountpoint, strerror(errno));
+	if (!S_ISDIR(st.st_mode))
+		return fail("mountpoint %s is not a directory", m->mountpoint);
+	if (!realpath(m->mountpoint, mnt))
+		return fail("mountpoint %s: %s", m->mountpoint, strerror(errno));
+	if (lies_within(source, mnt) && strcmp(source, mnt) != 0)
+		return fail("the mountpoint %s lies inside the source %s: mount over the source itself, or elsewhere", mnt, source);
+	if (lies_within(mnt, state) && strcmp(mnt, source) != 0)
+		return fail("the state directory %s lies below the mountpoint %s and would be hidden; set \"state dir\"", state, mnt);
+	return 0;
+}
+
+int check_start(const struct launch *l, struct bedrock *b)
+{
+	const struct mirror *m = &l->mirror;
+
+	*b = (struct bedrock){.rootfd = -1, .statefd = -1, .lockfd = -1};
+	if (check_device() < 0 || check_user(m) < 0)
+		return -1;
+	b->statefd = fio_open_dir(m->state_dir);
+	if (b->statefd < 0)
+		return fail("state directory %s: %s; create it for this user, or set \"state dir\"", m->state_dir,
+		    err_text(b->statefd));
+	if (take_lock(m, b) < 0)
+		return -1;
+	if (clear_dead_mount(m, m->mountpoint) < 0 || clear_dead_mount(m, m->source) < 0)
+		return -1;
+	if (open_source(m, b) < 0 || check_places(m) < 0)
+		return -1;
+	if (geteuid() != 0)
+		fprintf(stderr, "tandemfs: not root: files of other owners cannot be made, and owners are not changed\n");
+	return 0;
+}

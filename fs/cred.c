@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "config.h"
+
+#include "fs/cred.h"
+
+#include <errno.h>
+#include <linux/capability.h>
+#include <linux/securebits.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "proto/log.h"
+
+void cred_process_init(struct tfs *fs)
+{
+	int bits = prctl(PR_GET_SECUREBITS);
+
+	if (!fs->privileged)
+		return;
+	if (bits < 0 || prctl(PR_SET_SECUREBITS, bits | SECBIT_NO_SETUID_FIXUP) < 0)
+		log_warn("cannot keep capabilities across a change of ids (%s): files may be made with wrong rights",
+		    strerror(errno));
+	/* supplementary groups of whoever started us must not leak into what callers may do below */
+	if (syscall(SYS_setgroups, 0, NULL) < 0)
+		log_warn("cannot drop supplementary groups: %s", strerror(errno));
+}
+
+void cred_thread_init(struct worker *w)
+{
+	w->fsuid = geteuid();
+	w->fsgid = getegid();
+	w->umask = (mode_t)-1;
+	if (unshare(CLONE_FS) < 0)
+		log_warn("unshare(CLONE_FS): %s; modes of files made by several users at once may be wrong", strerror(errno));
+}
+
+/* The raw calls change this thread alone; glibc's wrappers would change every thread. */
+static void set_ids(struct worker *w, uid_t uid, gid_t gid)
+{
+	if (!w->fs->privileged)
+		return;
+	if (w->fsgid != gid) {
+		syscall(SYS_setfsgid, gid);
+		w->fsgid = gid;
+	}
+	if (w->fsuid != uid) {
+		syscall(SYS_setfsuid, uid);
+		w->fsuid = uid;
+	}
+}
+
+void cred_caller(struct worker *w, const struct fuse_ctx *ctx)
+{
+	if (w->umask != ctx->umask) {
+		umask(ctx->umask);
+		w->umask = ctx->umask;
+	}
+	set_ids(w, ctx->uid, ctx->gid);
+}
+
+void cred_remote(struct worker *w, const struct fuse_ctx *ctx)
+{
+	if (w->fs->remote)
+		set_ids(w, ctx->uid, ctx->gid);
+}
+
+void cred_fsetid(bool have)
+{
+	struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
+	struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3];
+	int saved = errno;
+
+	if (syscall(SYS_capget, &head, data) == 0) {
+		if (have)
+			data[0].effective |= data[0].permitted & (1u << CAP_FSETID);
+		else
+			data[0].effective &= ~(1u << CAP_FSETID);
+		syscall(SYS_capset, &head, data);
+	}
+	errno = saved;
+}
+
+bool cred_in_group(fuse_req_t req, gid_t gid)
+{
+	const struct fuse_ctx *ctx = fuse_req_ctx(req);
+	gid_t small[64], *list = small;
+	int n;
+	bool in = ctx->gid == gid;
+
+	if (in)
+		return true;
+	n = fuse_req_getgroups(req, 64, small);
+	if (n > 64) {
+		list = calloc((size_t)n, sizeof(*list));
+		if (!list)
+			return false;
+		n = fuse_req_getgroups(req, n, list);
+	}
+	for (int i = 0; i < n && !in; i++)
+		in = list[i] == gid;
+	if (list != small)
+		free(list);
+	return in;
+}

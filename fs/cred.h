@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: BSD-2-Clause
+ * With whose ids a thread makes new things.
+ *
+ * Creating operations run with the caller's file system uid and gid and the caller's umask, so that
+ * owners, set-gid directories and default ACLs come out as on the directory below. The process keeps its
+ * capabilities meanwhile (SECBIT_NO_SETUID_FIXUP). Ids and umask belong to the thread and stay as they are
+ * until another caller needs others: no system call when the same user goes on. */
+#ifndef TANDEM_FS_CRED_H
+#define TANDEM_FS_CRED_H
+
+#include "fs/tandemfs.h"
+
+/* Once per process: make capabilities survive a change of the ids. */
+void cred_process_init(struct tfs *fs);
+/* Once per thread: an own umask. */
+void cred_thread_init(struct worker *w);
+/* Take the caller's ids and umask. */
+void cred_caller(struct worker *w, const struct fuse_ctx *ctx);
+/* The same without umask, for operations that need the ids only where the directory below is remote. */
+void cred_remote(struct worker *w, const struct fuse_ctx *ctx);
+/* A caller without CAP_FSETID: give that capability up around one operation, so that the directory below strips
+ * suid and sgid as it would for the caller. cred_fsetid(true) takes it back. */
+void cred_fsetid(bool have);
+/* Say whether the caller is in the group. */
+bool cred_in_group(fuse_req_t req, gid_t gid);
+
+#endif

@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "config.h"
+
+#include "fs/op.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "proto/err.h"
+
+void op_note(struct tfs *fs, struct worker *w, const struct inflight_entry *e, struct inode *p1, const char *n1,
+    struct inode *p2, const char *n2)
+{
+	struct inflight_entry x = *e;
+	int n, m = 0;
+
+	pthread_mutex_lock(&fs->tree.lock);
+	n = tree_path_locked(&fs->tree, p1, n1, w->path);
+	if (p2)
+		m = tree_path_locked(&fs->tree, p2, n2, w->path2);
+	pthread_mutex_unlock(&fs->tree.lock);
+	if (n < 0 || m < 0)
+		return; /* no path leads there: nothing to recheck */
+	x.seq = journal_seq(fs->journal);
+	x.path = w->path;
+	x.path2 = p2 ? w->path2 : NULL;
+	inflight_op_set(fs->inflight, w->op, &x, (size_t)n, (size_t)m);
+}
+
+void op_done(struct tfs *fs, struct worker *w)
+{
+	inflight_op_clear(fs->inflight, w->op);
+}
+
+bool op_private(const struct tfs *fs, const struct inode *parent, const char *name)
+{
+	return parent == fs->tree.root && name[0] == '.' && strcmp(name, PATH_PRIVATE) == 0;
+}
+
+struct jtime op_jtime(const struct timespec *t)
+{
+	return (struct jtime){.sec = t->tv_sec, .nsec = (uint32_t)t->tv_nsec};
+}
+
+struct jtime op_mtime(int fd)
+{
+	struct stat st;
+
+	if (fstat(fd, &st) < 0)
+		return (struct jtime){0};
+	return op_jtime(&st.st_mtim);
+}
+
+void op_path_locked(struct tfs *fs, struct inode *dir, const char *name, char *buf, const char **path)
+{
+	*path = tree_path_locked(&fs->tree, dir, name, buf) >= 0 ? buf : "";
+}
+
+void op_append_new_locked(struct tfs *fs, struct worker *w, enum jtype type, struct inode *parent, const char *name,
+    const struct stat *st, struct jtime pm)
+{
+	struct jrec *r = &w->rec;
+
+	jrec_init(r, type);
+	op_path_locked(fs, parent, name, w->path, &r->path);
+	if (!r->path[0])
+		return; /* made in a directory that was removed meanwhile */
+	r->ino = st->st_ino;
+	r->mode = st->st_mode;
+	r->uid = st->st_uid;
+	r->gid = st->st_gid;
+	r->rdev = type == JT_MKNOD ? st->st_rdev : 0;
+	r->mtime = op_jtime(&st->st_mtim);
+	r->pm = pm;
+	journal_append(fs->journal, r);
+}
+
+void op_fill_entry(struct tfs *fs, const struct inode *i, const struct stat *st, struct fuse_entry_param *e)
+{
+	memset(e, 0, sizeof(*e));
+	e->ino = tree_nodeid(&fs->tree, i);
+	e->generation = i->gen;
+	e->attr = *st;
+	e->entry_timeout = fs->entry_timeout;
+	e->attr_timeout = fs->attr_timeout;
+}
+
+void op_reply_entry(fuse_req_t req, struct inode *i, const struct stat *st)
+{
+	struct tfs *fs = tfs_of(req);
+	struct fuse_entry_param e;
+
+	op_fill_entry(fs, i, st, &e);
+	if (fuse_reply_entry(req, &e) == -ENOENT)
+		tree_forget(&fs->tree, i, 1);
+}
+
+void op_reply_missing(fuse_req_t req)
+{
+	struct tfs *fs = tfs_of(req);
+	struct fuse_entry_param e = {.entry_timeout = fs->entry_timeout};
+
+	if (fs->exclusive)
+		fuse_reply_entry(req, &e);
+	else
+		fuse_reply_err(req, ENOENT);
+}
+
+void op_reply(fuse_req_t req, int err)
+{
+	if (err <= E_FIRST)
+		err = err == E_LIMIT ? -ENAMETOOLONG : -EIO;
+	fuse_reply_err(req, -err);
+}

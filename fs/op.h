@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: BSD-2-Clause
+ * What the operations share: names, in-flight notes, records, replies.
+ *
+ * An operation that changes something goes: op_note -> system call on the directory below -> tree.lock { table,
+ * paths, journal_append } -> op_done -> reply (Rule 1 of docs/ARCHITECTURE.md). */
+#ifndef TANDEM_FS_OP_H
+#define TANDEM_FS_OP_H
+
+#include "fs/inflight.h"
+#include "fs/tandemfs.h"
+
+/* Fill this thread's in-flight slot: e's scalars, with the paths of (p1, n1) and (p2, n2). n1 NULL: p1 itself; p2 NULL: one path. */
+void op_note(struct tfs *fs, struct worker *w, const struct inflight_entry *e, struct inode *p1, const char *n1,
+    struct inode *p2, const char *n2);
+void op_done(struct tfs *fs, struct worker *w);
+
+/* Our own directory at the root: nobody sees or makes it. */
+bool op_private(const struct tfs *fs, const struct inode *parent, const char *name);
+/* Modification time of an open (O_PATH) directory; zero when it cannot be read. */
+struct jtime op_mtime(int fd);
+struct jtime op_jtime(const struct timespec *t);
+/* Build the path of (dir, name) into buf and point *path at it; "" when it has none. */
+void op_path_locked(struct tfs *fs, struct inode *dir, const char *name, char *buf, const char **path);
+/* Append w->rec with the attributes of a new inode at (parent, name). */
+void op_append_new_locked(struct tfs *fs, struct worker *w, enum jtype type, struct inode *parent, const char *name,
+    const struct stat *st, struct jtime pm);
+
+void op_fill_entry(struct tfs *fs, const struct inode *i, const struct stat *st, struct fuse_entry_param *e);
+/* Reply with an entry; if the kernel did not take it, its lookup is forgotten. */
+void op_reply_entry(fuse_req_t req, struct inode *i, const struct stat *st);
+/* Reply ENOENT in the way that lets the kernel remember it. */
+void op_reply_missing(fuse_req_t req);
+/* Reply with an internal error (0 or negative). */
+void op_reply(fuse_req_t req, int err);
+
+#endif

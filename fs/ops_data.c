@@ -1,0 +1,238 @@
+/* SPDX-License-Identifier: BSD-2-Clause
+ * Bytes: READ, WRITE, FSYNC, FALLOCATE, LSEEK, COPY_FILE_RANGE. */
+#include "config.h"
+
+#include "fs/ops.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "fs/cred.h"
+#include "fs/dirty.h"
+#include "fs/inodefd.h"
+#include "fs/op.h"
+
+#define SPLICE_FROM (256u << 10) /* bytes from which a read is spliced instead of copied */
+
+/* Scratch memory of this thread. */
+static char *iobuf(struct worker *w, size_t size)
+{
+	if (w->iosize < size) {
+		free(w->iobuf);
+		w->iobuf = NULL;
+		w->iosize = 0;
+		if (posix_memalign((void **)&w->iobuf, 4096, size) != 0)
+			return NULL;
+		w->iosize = size;
+	}
+	return w->iobuf;
+}
+
+static void read_spliced(fuse_req_t req, int fd, size_t size, off_t off)
+{
+	struct fuse_bufvec buf = FUSE_BUFVEC_INIT(size);
+
+	buf.buf[0].flags = FUSE_BUF_IS_FD | FUSE_BUF_FD_SEEK;
+	buf.buf[0].fd = fd;
+	buf.buf[0].pos = off;
+	fuse_reply_data(req, &buf, FUSE_BUF_SPLICE_MOVE);
+}
+
+void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
+{
+	struct worker *w = worker_get(tfs_of(req));
+	struct ofile *f = ofile_of(fi);
+	char *buf;
+	ssize_t n;
+
+	(void)ino;
+	if (size >= SPLICE_FROM) {
+		read_spliced(req, f->fd, size, off);
+		return;
+	}
+	buf = w ? iobuf(w, size) : NULL;
+	if (!buf) {
+		fuse_reply_err(req, ENOMEM);
+		return;
+	}
+	n = pread(f->fd, buf, size, off);
+	if (n < 0)
+		fuse_reply_err(req, errno);
+	else
+		fuse_reply_buf(req, buf, (size_t)n);
+}
+
+/* Pages of a shared mapping come without a handle of their own: any writer of the inode will do, or, after
+ * the last close, one opened for this. *own is a descriptor to close. */
+static int writer_of(struct tfs *fs, struct inode *i, struct ofile **borrowed, int *own)
+{
+	pthread_mutex_lock(&fs->tree.lock);
+	*borrowed = ofile_borrow_locked(i, true);
+	pthread_mutex_unlock(&fs->tree.lock);
+	if (*borrowed)
+		return (*borrowed)->fd;
+	*own = ifd_open(fs, i, O_WRONLY);
+	return *own;
+}
+
+/* Returns bytes written or -errno. */
+static ssize_t write_below(fuse_req_t req, struct inode *i, int fd, struct fuse_bufvec *in, off_t off)
+{
+	struct fuse_bufvec out = FUSE_BUFVEC_INIT(fuse_buf_size(in));
+	bool strip = tfs_of(req)->killpriv && i->priv && fuse_req_ctx(req)->uid != 0;
+	ssize_t n;
+
+	if (strip)
+		cred_fsetid(false);
+	if (in->count == 1 && !(in->buf[0].flags & FUSE_BUF_IS_FD)) {
+		n = pwrite(fd, in->buf[0].mem, in->buf[0].size, off);
+		n = n < 0 ? -errno : n;
+	} else {
+		out.buf[0].flags = FUSE_BUF_IS_FD | FUSE_BUF_FD_SEEK;
+		out.buf[0].fd = fd;
+		out.buf[0].pos = off;
+		n = fuse_buf_copy(&out, in, 0);
+	}
+	if (strip)
+		cred_fsetid(true);
+	return n;
+}
+
+void op_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *in, off_t off, struct fuse_file_info *fi)
+{
+	struct tfs *fs = tfs_of(req);
+	struct inode *i = tree_get(&fs->tree, ino);
+	struct ofile *f = NULL, *borrowed = NULL;
+	struct iopen *io;
+	int fd, own = -1;
+	ssize_t n;
+
+	if (fi->writepage) {
+		fd = writer_of(fs, i, &borrowed, &own);
+		io = fd < 0 ? NULL : iopen_get(fs, i);
+	} else {
+		f = ofile_of(fi);
+		fd = f->fd;
+		io = f->io;
+	}
+	if (!io) {
+		op_reply(req, fd < 0 ? fd : -ENOMEM);
+		return;
+	}
+	dirty_begin(fs, io);
+	n = write_below(req, i, fd, in, off);
+	dirty_end(fs, io, (uint64_t)off, n > 0 ? (uint64_t)off + (uint64_t)n : (uint64_t)off);
+	if (n < 0)
+		op_reply(req, (int)n);
+	else
+		fuse_reply_write(req, (size_t)n);
+	if (f)
+		return;
+	iopen_put(fs, io);
+	if (borrowed)
+		ofile_return(fs, borrowed);
+	if (own >= 0)
+		close(own);
+}
+
+void op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
+{
+	struct tfs *fs = tfs_of(req);
+	struct ofile *f = ofile_of(fi);
+	int r;
+
+	(void)ino;
+	dirty_emit(fs, f->io, f->fd, JF_FSYNC);
+	r = (datasync ? fdatasync(f->fd) : fsync(f->fd)) < 0 ? -errno : 0;
+	if (r == 0)
+		r = journal_sync(fs->journal);
+	op_reply(req, r);
+}
+
+/* The range whose bytes change; nothing for a mere allocation. */
+static void fallocate_range(int mode, off_t off, off_t len, uint64_t *start, uint64_t *end)
+{
+	*start = (uint64_t)off;
+	*end = (uint64_t)off + (uint64_t)len;
+	if (mode & (FALLOC_FL_COLLAPSE_RANGE | FALLOC_FL_INSERT_RANGE))
+		*end = EXTENT_INF;
+	else if ((mode & FALLOC_FL_KEEP_SIZE) && !(mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE)))
+		*end = *start;
+}
+
+void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len, struct fuse_file_info *fi)
+{
+	struct tfs *fs = tfs_of(req);
+	struct inode *i = tree_get(&fs->tree, ino);
+	struct ofile *f = ofile_of(fi);
+	bool strip = fs->privileged && i->priv && fuse_req_ctx(req)->uid != 0;
+	uint64_t start, end;
+	int r;
+
+	fallocate_range(mode, off, len, &start, &end);
+	dirty_begin(fs, f->io);
+	if (strip)
+		cred_fsetid(false);
+	r = fallocate(f->fd, mode, off, len) < 0 ? -errno : 0;
+	if (strip)
+		cred_fsetid(true);
+	dirty_end(fs, f->io, start, r < 0 ? start : end);
+	op_reply(req, r);
+}
+
+void op_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse_file_info *fi)
+{
+	off_t r = lseek(ofile_of(fi)->fd, off, whence);
+
+	(void)ino;
+	if (r < 0)
+		fuse_reply_err(req, errno);
+	else
+		fuse_reply_lseek(req, r);
+}
+
+/* Tell the receiver where the bytes came from, so that it may copy them locally. */
+static void hint(struct tfs *fs, struct worker *w, struct inode *src, off_t in, off_t out, size_t n, struct iopen *io)
+{
+	struct jcopy c = {.dst = (uint64_t)out, .src = (uint64_t)in, .len = n, .src_ino = src->ino};
+
+	pthread_mutex_lock(&fs->tree.lock);
+	op_path_locked(fs, src, NULL, w->path, &c.src_path);
+	pthread_mutex_unlock(&fs->tree.lock);
+	if (c.src_path[0])
+		dirty_copy(io, &c);
+}
+
+void op_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t off_in, struct fuse_file_info *fi_in, fuse_ino_t ino_out,
+    off_t off_out, struct fuse_file_info *fi_out, size_t len, int flags)
+{
+	struct tfs *fs = tfs_of(req);
+	struct worker *w = worker_get(fs);
+	struct inode *src = tree_get(&fs->tree, ino_in), *dst = tree_get(&fs->tree, ino_out);
+	struct ofile *from = ofile_of(fi_in), *to = ofile_of(fi_out);
+	bool strip = fs->privileged && dst->priv && fuse_req_ctx(req)->uid != 0;
+	off_t in = off_in, out = off_out;
+	ssize_t n;
+
+	if (!w) {
+		fuse_reply_err(req, ENOMEM);
+		return;
+	}
+	dirty_begin(fs, to->io);
+	if (strip)
+		cred_fsetid(false);
+	n = copy_file_range(from->fd, &in, to->fd, &out, len, (unsigned)flags);
+	n = n < 0 ? -errno : n;
+	if (strip)
+		cred_fsetid(true);
+	if (n > 0)
+		hint(fs, w, src, off_in, off_out, (size_t)n, to->io);
+	dirty_end(fs, to->io, (uint64_t)off_out, (uint64_t)off_out + (n > 0 ? (uint64_t)n : 0));
+	if (n < 0)
+		op_reply(req, (int)n);
+	else
+		fuse_reply_write(req, (size_t)n);
+}

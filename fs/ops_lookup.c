@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: BSD-2-Clause
+ * LOOKUP and FORGET: what the kernel remembers. */
+#include "config.h"
+
+#include "fs/ops.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+
+#include "fs/cred.h"
+#include "fs/inodefd.h"
+#include "fs/op.h"
+#include "proto/err.h"
+
+/* "." and "..": an NFS server reconnects a file handle. The node id may be one we forgot. */
+static void lookup_dots(fuse_req_t req, fuse_ino_t nodeid, const char *name)
+{
+	struct tfs *fs = tfs_of(req);
+	struct inode *i;
+	struct stat st;
+	int r;
+
+	pthread_mutex_lock(&fs->tree.lock);
+	i = tree_find_locked(&fs->tree, nodeid);
+	if (i && name[1] == '.' && i != fs->tree.root)
+		i = i->names ? i->names->parent : NULL;
+	if (i)
+		i->nlookup++; /* also keeps it while we look */
+	pthread_mutex_unlock(&fs->tree.lock);
+	if (!i) {
+		fuse_reply_err(req, ESTALE);
+		return;
+	}
+	r = ifd_stat(fs, i, &st);
+	if (r == 0) {
+		op_reply_entry(req, i, &st);
+		return;
+	}
+	tree_forget(&fs->tree, i, 1);
+	op_reply(req, r);
+}
+
+/* Somebody changed the directory below (shared source): the standby has to hear of it. */
+static void drift_locked(struct tfs *fs, struct worker *w, struct inode *parent, const char *name, uint64_t ino)
+{
+	jrec_init(&w->rec, JT_RECHECK);
+	w->rec.flags = JF_DRIFT;
+	w->rec.ino = ino;
+	op_path_locked(fs, parent, name, w->path, &w->rec.path);
+	journal_append(fs->journal, &w->rec);
+}
+
+void op_lookup(fuse_req_t req, fuse_ino_t nodeid, const char *name)
+{
+	struct tfs *fs = tfs_of(req);
+	struct worker *w = worker_get(fs);
+	struct inode *parent, *i;
+	struct dirfd *dir;
+	struct stat st;
+	bool moved;
+	int r;
+
+	if (name[0] == '.' && (!name[1] || (name[1] == '.' && !name[2]))) {
+		lookup_dots(req, nodeid, name);
+		return;
+	}
+	parent = tree_get(&fs->tree, nodeid);
+	if (op_private(fs, parent, name)) {
+		fuse_reply_err(req, ENOENT);
+		return;
+	}
+	r = w ? dirfd_get(&fs->tree, parent, &dir) : -ENOMEM;
+	if (r < 0) {
+		op_reply(req, r);
+		return;
+	}
+	cred_remote(w, fuse_req_ctx(req));
+	r = fstatat(dir->fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0 ? -errno : 0;
+	dirfd_put(&fs->tree, dir);
+	if (r == -ENOENT) {
+		op_reply_missing(req);
+		return;
+	}
+	if (r < 0) {
+		op_reply(req, r);
+		return;
+	}
+	pthread_mutex_lock(&fs->tree.lock);
+	i = tree_enter_locked(&fs->tree, parent, name, &st, false, &moved);
+	if (i && moved && !fs->exclusive)
+		drift_locked(fs, w, parent, name, st.st_ino);
+	pthread_mutex_unlock(&fs->tree.lock);
+	if (!i)
+		fuse_reply_err(req, ENOMEM);
+	else
+		op_reply_entry(req, i, &st);
+}
+
+void op_forget(fuse_req_t req, fuse_ino_t ino, uint64_t nlookup)
+{
+	struct tfs *fs = tfs_of(req);
+
+	tree_forget(&fs->tree, tree_get(&fs->tree, ino), nlookup);
+	fuse_reply_none(req);
+}
+
+void op_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *forgets)
+{
+	struct tfs *fs = tfs_of(req);
+
+	for (size_t n = 0; n < count; n++)
+		tree_forget(&fs->tree, tree_get(&fs->tree, forgets[n].ino), forgets[n].nlookup);
+	fuse_reply_none(req);
+}

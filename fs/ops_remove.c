@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: BSD-2-Clause
+ * UNLINK and RMDIR. What is removed may still be referred to by the kernel: its descriptor is kept. */
+#include "config.h"
+
+#include "fs/ops.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "fs/cred.h"
+#include "fs/dirty.h"
+#include "fs/op.h"
+#include "fs/victim.h"
+
+static void record_locked(struct tfs *fs, struct worker *w, enum jtype type, struct inode *parent, const char *name,
+    const struct victim *v, struct jtime pm)
+{
+	struct jrec *r = &w->rec;
+
+	jrec_init(r, type);
+	op_path_locked(fs, parent, name, w->path, &r->path);
+	r->ino = v->st.st_ino;
+	r->nlink = type == JT_UNLINK ? v->left : 0;
+	r->pm = pm;
+	if (r->path[0])
+		journal_append(fs->journal, r);
+}
+
+static void do_remove(fuse_req_t req, fuse_ino_t nodeid, const char *name, enum jtype type)
+{
+	struct tfs *fs = tfs_of(req);
+	struct worker *w = worker_get(fs);
+	struct inode *parent = tree_get(&fs->tree, nodeid);
+	struct inflight_entry note = {.type = type};
+	struct dirfd *dir;
+	struct victim v;
+	struct jtime pm;
+	int r;
+
+	if (op_private(fs, parent, name)) {
+		fuse_reply_err(req, ENOENT);
+		return;
+	}
+	r = w ? dirfd_get(&fs->tree, parent, &dir) : -ENOMEM;
+	if (r < 0) {
+		op_reply(req, r);
+		return;
+	}
+	r = victim_open(fs, &v, parent, dir->fd, name);
+	op_note(fs, w, &note, parent, name, NULL, NULL);
+	cred_remote(w, fuse_req_ctx(req));
+	if (r == 0)
+		r = unlinkat(dir->fd, name, type == JT_RMDIR ? AT_REMOVEDIR : 0) < 0 ? -errno : 0;
+	if (r == 0) {
+		victim_gone(fs, &v);
+		pm = op_mtime(dir->fd);
+		pthread_mutex_lock(&fs->tree.lock);
+		record_locked(fs, w, type, parent, name, &v, pm);
+		tree_unname_locked(&fs->tree, parent, name);
+		victim_keep_locked(fs, &v);
+		pthread_mutex_unlock(&fs->tree.lock);
+	}
+	op_done(fs, w);
+	victim_release(fs, &v);
+	dirfd_put(&fs->tree, dir);
+	op_reply(req, r);
+}
+
+void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+	do_remove(req, parent, name, JT_UNLINK);
+}
+
+void op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+	do_remove(req, parent, name, JT_RMDIR);
+}

@@ -1,0 +1,189 @@
+/* SPDX-License-Identifier: BSD-2-Clause
+ * The walk after a power failure. It runs beside applications: a directory renamed while it walks could make it
+ * record paths that are not valid any more, or miss a part; then it walks once more.
+ *
+ * Until it has finished, the state directory holds a file "recheck" with the time to look from, so that a restart in the middle
+ * begins again. */
+#include "config.h"
+
+#include "fs/recover_walk.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "fs/op.h"
+#include "proto/fileio.h"
+#include "proto/log.h"
+
+#define SLACK_NS 5000000000ull
+#define ROUNDS   10 /* walks at most; then everything is rechecked */
+#define PENDING  "recheck"
+
+struct recover {
+	struct tfs *fs;
+	pthread_t thread;
+	uint64_t since_ns;
+	_Atomic bool stop, done;
+	size_t found;
+	char path[PATH_LONGEST + 1];
+};
+
+static void found(struct recover *rc, uint64_t ino, uint16_t flags)
+{
+	struct jrec *r = calloc(1, sizeof(*r));
+
+	if (!r)
+		return;
+	jrec_init(r, JT_RECHECK);
+	r->path = rc->path;
+	r->ino = ino;
+	r->flags = flags;
+	pthread_mutex_lock(&rc->fs->tree.lock);
+	journal_append(rc->fs->journal, r);
+	pthread_mutex_unlock(&rc->fs->tree.lock);
+	free(r);
+	rc->found++;
+}
+
+static void check(struct recover *rc, const struct stat *st)
+{
+	uint64_t ctime = (uint64_t)st->st_ctim.tv_sec * 1000000000u + (uint64_t)st->st_ctim.tv_nsec;
+
+	if (ctime + SLACK_NS >= rc->since_ns)
+		found(rc, st->st_ino, JF_RECOVERY | (S_ISREG(st->st_mode) ? JF_CHECKSUM : 0));
+}
+
+/* fd is taken. The path of the directory is rc->path, n bytes. */
+static void walk(struct recover *rc, int fd, size_t n)
+{
+	DIR *dir = fdopendir(fd);
+	struct dirent *e;
+	struct stat st;
+	size_t len;
+	int sub;
+
+	if (!dir) {
+		close(fd);
+		return;
+	}
+	while (!atomic_load(&rc->stop) && (e = readdir(dir))) {
+		len = strlen(e->d_name);
+		if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0 || n + len + 2 > PATH_LONGEST)
+			continue;
+		if (n == 0 && strcmp(e->d_name, PATH_PRIVATE) == 0)
+			continue;
+		if (fstatat(dirfd(dir), e->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+			continue;
+		rc->path[n] = '/';
+		memcpy(rc->path + n + (n > 0), e->d_name, len + 1);
+		check(rc, &st);
+		if (S_ISDIR(st.st_mode)) {
+			sub = openat(dirfd(dir), e->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+			if (sub >= 0)
+				walk(rc, sub, n + (n > 0) + len);
+		}
+		rc->path[n] = '\0';
+	}
+	closedir(dir);
+}
+
+static uint64_t renames(struct tfs *fs)
+{
+	uint64_t n;
+
+	pthread_mutex_lock(&fs->tree.lock);
+	n = fs->tree.dir_renames;
+	pthread_mutex_unlock(&fs->tree.lock);
+	return n;
+}
+
+static void *walker(void *arg)
+{
+	struct recover *rc = arg;
+	struct stat st;
+	uint64_t before;
+	int round = 0, fd;
+
+	do {
+		before = renames(rc->fs);
+		rc->path[0] = '\0';
+		if (fstat(rc->fs->rootfd, &st) == 0)
+			check(rc, &st);
+		fd = openat(rc->fs->rootfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		if (fd >= 0)
+			walk(rc, fd, 0);
+	} while (!atomic_load(&rc->stop) && renames(rc->fs) != before && ++round < ROUNDS);
+	if (round == ROUNDS) {
+		rc->path[0] = '\0';
+		found(rc, 0, JF_RECOVERY | JF_RECURSIVE);
+	}
+	if (!atomic_load(&rc->stop)) {
+		unlinkat(rc->fs->statefd, PENDING, 0);
+		log_info("after the power failure %zu entries changed lately are compared with the standbys", rc->found);
+		atomic_store(&rc->done, true);
+	}
+	return NULL;
+}
+
+/* The time of an interrupted walk counts if it is earlier. */
+static uint64_t pending(struct tfs *fs, uint64_t since_ns)
+{
+	char text[32], *old = NULL;
+	size_t n;
+	uint64_t t = 0;
+
+	if (fio_slurp(fs->statefd, PENDING, 64, &old, &n) == 0)
+		t = strtoull(old, NULL, 10);
+	free(old);
+	if (t && t < since_ns)
+		since_ns = t;
+	if (since_ns == UINT64_MAX)
+		return since_ns;
+	snprintf(text, sizeof(text), "%" PRIu64 "\n", since_ns);
+	if (fio_replace(fs->statefd, PENDING, text, strlen(text), 0600) < 0)
+		log_warn("cannot write %s in the state directory", PENDING);
+	return since_ns;
+}
+
+int recover_walk_start(struct tfs *fs, uint64_t since_ns)
+{
+	struct recover *rc = calloc(1, sizeof(*rc));
+	int r;
+
+	if (!rc)
+		return -ENOMEM;
+	rc->fs = fs;
+	rc->since_ns = pending(fs, since_ns);
+	if (rc->since_ns == UINT64_MAX) {
+		free(rc);
+		return 0;
+	}
+	r = pthread_create(&rc->thread, NULL, walker, rc);
+	if (r != 0) {
+		free(rc);
+		return -r;
+	}
+	fs->recover = rc;
+	return 0;
+}
+
+bool recover_walk_stop(struct tfs *fs)
+{
+	struct recover *rc = fs->recover;
+	bool done;
+
+	if (!rc)
+		return true;
+	atomic_store(&rc->stop, true);
+	pthread_join(rc->thread, NULL);
+	done = atomic_load(&rc->done);
+	free(rc);
+	fs->recover = NULL;
+	return done;
+}

@@ -1,0 +1,212 @@
+/* SPDX-License-Identifier: BSD-2-Clause
+ * The worker process: opens the journal, recovers, mounts, serves, closes. */
+#include "config.h"
+
+#include "fs/tandemfs.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/magic.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#include "fs/control.h"
+#include "fs/cred.h"
+#include "fs/dirty.h"
+#include "fs/inflight.h"
+#include "fs/recover.h"
+#include "fs/session.h"
+#include "proto/err.h"
+#include "proto/fileio.h"
+#include "proto/jseg.h"
+#include "proto/log.h"
+
+#ifndef PR_SET_IO_FLUSHER
+#define PR_SET_IO_FLUSHER 57
+#endif
+#define CIFS_MAGIC  0xff534d42
+#define SMB2_MAGIC  0xfe534d42
+#define FUSE_MAGIC  0x65735546
+#define LONG_TIME   86400.0 /* seconds */
+
+static bool is_remote(int fd)
+{
+	struct statfs sf;
+
+	if (fstatfs(fd, &sf) < 0)
+		return false;
+	switch ((unsigned long)sf.f_type) {
+	case NFS_SUPER_MAGIC:
+	case CIFS_MAGIC:
+	case SMB2_MAGIC:
+	case FUSE_MAGIC:
+		return true;
+	default:
+		return false;
+	}
+}
+
+static void set_limits(void)
+{
+	struct rlimit l;
+
+	if (getrlimit(RLIMIT_NOFILE, &l) == 0 && l.rlim_cur < l.rlim_max) {
+		l.rlim_cur = l.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &l);
+	}
+	l.rlim_cur = l.rlim_max = RLIM_INFINITY;
+	setrlimit(RLIMIT_FSIZE, &l); /* a caller's limit is checked by the kernel */
+	prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0); /* we are in the path of writeback: never wait for it ourselves */
+}
+
+/* identity: "source <32 hex digits>", "root <st_dev> <st_ino>". The first is made once. */
+static int read_identity(struct tfs *fs)
+{
+	char *old = NULL, text[128];
+	uint8_t id[16];
+	struct stat st;
+	size_t n;
+	int r = fio_slurp(fs->statefd, "identity", 4096, &old, &n);
+
+	if (r < 0 && r != -ENOENT)
+		return r;
+	if (r < 0 || sscanf(old, "source %32[0-9a-f]", fs->source_id) != 1 || strlen(fs->source_id) != 32) {
+		fio_random(id, sizeof(id));
+		for (int k = 0; k < 16; k++)
+			snprintf(fs->source_id + 2 * k, 3, "%02x", id[k]);
+	}
+	free(old);
+	if (fstat(fs->rootfd, &st) < 0)
+		return -errno;
+	snprintf(text, sizeof(text), "source %s\nroot %llu %llu\n", fs->source_id, (unsigned long long)st.st_dev,
+	    (unsigned long long)st.st_ino);
+	return fio_replace(fs->statefd, "identity", text, strlen(text), 0600);
+}
+
+static int open_journal(struct tfs *fs, enum journal_start *start, uint64_t *since)
+{
+	struct journal_options opt = {.limit = fs->mirror->journal_limit, .segment_size = JSEG_SIZE,
+	    .sync = fs->mirror->journal_sync == MS_NEVER      ? JSYNC_NEVER
+		: fs->mirror->journal_sync == MS_INTERVAL ? JSYNC_INTERVAL
+							  : JSYNC_FSYNC};
+
+	if (mkdirat(fs->statefd, "journal", 0700) < 0 && errno != EEXIST)
+		return -errno;
+	fs->journalfd = openat(fs->statefd, "journal", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fs->journalfd < 0)
+		return -errno;
+	return journal_open(&fs->journal, fs->journalfd, &opt, start, since);
+}
+
+static void record_mount(struct tfs *fs)
+{
+	struct jrec r;
+
+	jrec_init(&r, JT_MOUNT);
+	journal_append(fs->journal, &r);
+}
+
+static struct tfs *tfs_new(const struct mirror *m, int rootfd, int statefd)
+{
+	struct tfs *fs = calloc(1, sizeof(*fs));
+
+	if (!fs)
+		return NULL;
+	fs->mirror = m;
+	fs->rootfd = rootfd;
+	fs->statefd = statefd;
+	fs->journalfd = -1;
+	fs->exclusive = !m->shared_source;
+	fs->remote = is_remote(rootfd);
+	fs->privileged = geteuid() == 0;
+	fs->entry_timeout = fs->attr_timeout = fs->exclusive ? LONG_TIME : 1.0;
+	if (pthread_key_create(&fs->worker_key, worker_free) != 0) {
+		free(fs);
+		return NULL;
+	}
+	return fs;
+}
+
+/* Everything before the mount. what names the part that failed. */
+static int prepare(struct tfs *fs, const char **what)
+{
+	enum journal_start start;
+	uint64_t since = 0;
+	int fd = fcntl(fs->rootfd, F_DUPFD_CLOEXEC, 3), r;
+
+	*what = "the inode table";
+	if (fd < 0 || (r = tree_init(&fs->tree, fd)) < 0)
+		return fd < 0 ? -errno : r;
+	*what = "the identity file in the state directory";
+	if ((r = read_identity(fs)) < 0)
+		return r;
+	*what = "the journal";
+	if ((r = open_journal(fs, &start, &since)) < 0)
+		return r;
+	*what = "the table of operations in flight";
+	if ((r = inflight_open(&fs->inflight, fs->statefd)) < 0)
+		return r;
+	*what = "the thread of dirty files";
+	if ((r = dirty_start(fs)) < 0)
+		return r;
+	*what = "recovery";
+	if ((r = recover_start(fs, start, since)) < 0)
+		return r;
+	record_mount(fs);
+	*what = "the control socket";
+	return control_start(fs);
+}
+
+static void finish(struct tfs *fs)
+{
+	if (fs->journal && fs->inflight) {
+		control_stop(fs);
+		session_stop(fs);
+		recover_stop(fs);
+		dirty_stop(fs);
+	}
+	if (fs->journal)
+		journal_close(fs->journal);
+}
+
+int worker_run(const struct mirror *m, int rootfd, int statefd, int readyfd)
+{
+	struct tfs *fs = tfs_new(m, rootfd, statefd);
+	const char *what = "memory";
+	char why[512];
+	int r = fs ? 0 : -ENOMEM;
+
+	if (fs) {
+		set_limits();
+		cred_process_init(fs);
+		r = prepare(fs, &what);
+	}
+	if (r < 0) {
+		log_error("%s: %s", what, err_text(r));
+		goto out;
+	}
+	r = session_start(fs, why, sizeof(why));
+	if (r < 0) {
+		log_error("%s", why);
+		goto out;
+	}
+	fuse_set_signal_handlers(fs->se);
+	signal(SIGINT, SIG_IGN); /* the supervisor unmounts */
+	signal(SIGHUP, SIG_IGN);
+	log_info("mounted on %s", m->mountpoint);
+	if (readyfd >= 0 && write(readyfd, "", 1) != 1)
+		log_warn("nobody waits for the mount: %s", strerror(errno));
+	r = session_loop(fs);
+	if (r < 0)
+		log_error("the session ended: %s", err_text(r));
+out:
+	if (fs)
+		finish(fs);
+	return r < 0 ? 1 : 0;
+}

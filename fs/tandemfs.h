@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: BSD-2-Clause
+ * The one object of the mount process and what every file of fs/ needs. See fs/DESIGN.md. */
+#ifndef TANDEM_FS_TANDEMFS_H
+#define TANDEM_FS_TANDEMFS_H
+
+#include "config.h"
+
+#define FUSE_USE_VERSION 314
+#include <fuse_lowlevel.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/stat.h>
+
+#include "fs/journal.h"
+#include "fs/tree.h"
+#include "proto/mirror.h"
+#include "proto/path.h"
+
+struct inflight;
+struct control;
+struct dirty;
+struct recover;
+
+struct tfs {
+	/* immutable once the session loop runs */
+	const struct mirror *mirror;
+	int rootfd;                /* the source root, O_RDONLY directory opened before mounting */
+	int statefd;               /* "<state dir>/<name>" */
+	int journalfd;             /* its journal/ */
+	struct fuse_session *se;
+	double entry_timeout;      /* seconds */
+	double attr_timeout;       /* seconds */
+	bool exclusive;            /* we are the only writer of the directory below */
+	bool remote;               /* the directory below is NFS, CIFS or FUSE: close reports errors, callers' ids count */
+	bool privileged;           /* may change ids: root */
+	bool killpriv;             /* the kernel leaves suid, sgid and file capabilities to us (HANDLE_KILLPRIV_V2) */
+	char source_id[33];        /* hex */
+	pthread_key_t worker_key;  /* struct worker of a thread */
+	struct journal *journal;   /* has its own lock, the innermost */
+	struct inflight *inflight; /* has its own lock, a leaf */
+	struct tree tree;          /* tree.lock, the outermost */
+	struct dirty *dirty;       /* its list is protected by tree.lock */
+	struct control *control;
+	struct recover *recover;
+	int doorfd;                /* descriptors below us leave through here: /proc/self/fd, O_PATH */
+};
+
+/* What a thread of the session keeps: the ids it runs with and scratch memory. */
+struct worker {
+	struct tfs *fs;
+	uid_t fsuid;               /* as last set */
+	gid_t fsgid;
+	mode_t umask;              /* as last set; the thread has its own (CLONE_FS is unshared) */
+	int op;                    /* its slot in the in-flight table, -1 when that is full */
+	char *iobuf;               /* for reads, grown on demand */
+	size_t iosize;             /* bytes of iobuf */
+	struct jrec rec;           /* the record being made */
+	char path[PATH_LONGEST + 1];
+	char path2[PATH_LONGEST + 1];
+};
+
+static inline struct tfs *tfs_of(fuse_req_t req)
+{
+	return fuse_req_userdata(req);
+}
+
+/* This thread's worker, made at its first call. NULL when memory is out. */
+struct worker *worker_get(struct tfs *fs);
+/* A thread ends: free its worker. Registered with the key. */
+void worker_free(void *w);
+
+/* Serve the mirror: the body of the worker process. readyfd gets one byte when the mount answers.
+ * Returns the process's exit status. */
+int worker_run(const struct mirror *m, int rootfd, int statefd, int readyfd);
+
+#endif
