@@ -37,3 +37,20 @@ def test_pages_are_well_formed(name):
         pytest.skip("mandoc is not installed")
     r = subprocess.run(["mandoc", "-T", "lint", "-W", "warning", TOP / "docs/man" / name], capture_output=True, text=True, check=False)
     assert r.returncode == 0, r.stdout + r.stderr
+
+
+def described_keys(name):
+    found = set()
+    for line in re.findall(r"^\.It Ic (.*)", page(name), re.M):
+        found |= {key.strip() for key in line.split(" Ns ")[0].split(" , ")}
+    return found | set(re.findall(r"^Also\n\.Ic ([a-z ]+)", page(name), re.M))
+
+
+def test_keys_of_mirrors_conf_are_in_the_man_page():
+    keys = set(re.findall(r'\{"([a-z ]+)", (?:true|false)\}', (TOP / "proto/mirror.c").read_text()))
+    assert len(keys) > 10 and described_keys("tandem-mirrors.conf.5") == keys
+
+
+def test_keys_of_modules_conf_are_in_the_man_page():
+    keys = set(re.findall(r'^\t\{"([a-z ]+)", \w+, NULL, NULL\}', (TOP / "replicator/module/conf_keys.c").read_text(), re.M))
+    assert len(keys) > 10 and described_keys("tandem-modules.conf.5") == keys - {"filter"}  # only there to be refused
