@@ -73,7 +73,7 @@ def _file(a, b, s, t, sparse):
         yield f"holes lost: {s.st_blocks} blocks, copy {t.st_blocks}"
 
 
-def _entry(a, b, s, t, owners, dir_mtime, sparse):
+def _entry(a, b, s, t, owners, dir_mtime, sparse, mtime):
     kind = stat.S_IFMT(s.st_mode)
     if kind != stat.S_IFMT(t.st_mode):
         yield f"type {kind:o}, copy {stat.S_IFMT(t.st_mode):o}"
@@ -82,7 +82,7 @@ def _entry(a, b, s, t, owners, dir_mtime, sparse):
         yield f"mode {stat.S_IMODE(s.st_mode):04o}, copy {stat.S_IMODE(t.st_mode):04o}"
     if owners and (s.st_uid, s.st_gid) != (t.st_uid, t.st_gid):
         yield f"owner {s.st_uid}:{s.st_gid}, copy {t.st_uid}:{t.st_gid}"
-    timed = kind != stat.S_IFSOCK and (kind != stat.S_IFDIR or dir_mtime)
+    timed = mtime and kind != stat.S_IFSOCK and (kind != stat.S_IFDIR or dir_mtime)
     if timed and s.st_mtime_ns != t.st_mtime_ns:
         yield f"mtime {s.st_mtime_ns}, copy {t.st_mtime_ns} ({t.st_mtime_ns - s.st_mtime_ns:+d} ns)"
     if kind == stat.S_IFLNK and os.readlink(a) != os.readlink(b):
@@ -106,15 +106,17 @@ def _groups(entries, common):
     return {frozenset(g) for g in groups.values() if len(g) > 1}
 
 
-def differences(a, b, owners=True, dir_mtime=True, sparse=True, exclude=()):
-    """Return a list of lines "path: what differs" between tree a and its copy b; empty when they are the same."""
+def differences(a, b, owners=True, dir_mtime=True, sparse=True, exclude=(), mtime=True):
+    """Return a list of lines "path: what differs" between tree a and its copy b; empty when they are the same.
+
+    owners, mtime (of everything), dir_mtime and sparse (that holes stay holes) can be left out."""
     x, y = scan(a, exclude), scan(b, exclude)
     out = [(p, "missing in the copy") for p in x.keys() - y.keys()]
     out += [(p, "only in the copy") for p in y.keys() - x.keys()]
     common = x.keys() & y.keys()
     for p in common:
         pa, pb = (os.path.join(os.fsencode(r), p) if p else os.fsencode(r) for r in (a, b))
-        out += [(p, what) for what in _entry(pa, pb, x[p], y[p], owners, dir_mtime, sparse)]
+        out += [(p, what) for what in _entry(pa, pb, x[p], y[p], owners, dir_mtime, sparse, mtime)]
     ga, gb = _groups(x, common), _groups(y, common)
     out += [(min(g), f"{len(g)} names are one file, not so in the copy: {sorted(g)}") for g in ga - gb]
     out += [(min(g), f"{len(g)} names are one file in the copy only: {sorted(g)}") for g in gb - ga]
