@@ -55,8 +55,9 @@ struct ctl_mirror {
 };
 
 /* Find mirror name: its section in a->config, or, where there is no file, the default state directory of
- * mirrors that were started without one. name is kept until ctl_mirror_close. Returns 0; E_CONF: cm->conf
- * has the diagnostics; -ENOENT or another -errno. Always close. */
+ * mirrors that were started without one. A name with a slash is a state directory. name is kept until
+ * ctl_mirror_close. Returns 0; E_CONF: cm->conf has the diagnostics; -ENOENT or another -errno. Always close.
+ */
 int ctl_mirror_find(struct ctl_mirror *cm, const struct ctl_args *a, const char *name);
 /* The same, and print what is wrong on standard error. */
 int ctl_mirror_open(struct ctl_mirror *cm, const struct ctl_args *a, const char *name);

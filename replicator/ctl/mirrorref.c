@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause
  * Finding the mirror a command is about: by its section in mirrors.conf, or, without a configuration
- * file, by its directory in the place where tandemfs keeps state by default. */
+ * file, by its directory in the place where tandemfs keeps state by default, or by that directory's path. */
 #include "config.h"
 #include <dirent.h>
 #include <err.h>
@@ -60,13 +60,29 @@ static int from_default(struct ctl_mirror *cm, const struct ctl_args *a, const c
 	return -ENOENT;
 }
 
+/* A name with a slash is the state directory itself. */
+static int from_path(struct ctl_mirror *cm, const char *path)
+{
+	cm->state_dir = strdup(path);
+	if (cm->state_dir == NULL)
+		return -ENOMEM;
+	for (size_t n = strlen(path); n > 1 && cm->state_dir[n - 1] == '/'; n--)
+		cm->state_dir[n - 1] = '\0';
+	const char *slash = strrchr(cm->state_dir, '/');
+	if (slash && slash[1])
+		cm->name = slash + 1;
+	return access(path, F_OK) == 0 ? 0 : -ENOENT;
+}
+
 int ctl_mirror_find(struct ctl_mirror *cm, const struct ctl_args *a, const char *name)
 {
 	memset(cm, 0, sizeof(*cm));
 	cm->statefd = -1;
 	cm->name = name;
 	cm->config = a->config;
-	int rc = have_config(a) ? from_config(cm, a, name) : from_default(cm, a, name);
+	int rc = strchr(name, '/') ? from_path(cm, name)
+		 : have_config(a)  ? from_config(cm, a, name)
+				   : from_default(cm, a, name);
 	if (rc < 0)
 		return rc;
 	cm->statefd = open(cm->state_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -83,6 +99,8 @@ int ctl_mirror_open(struct ctl_mirror *cm, const struct ctl_args *a, const char 
 		warnx("%s: mirror '%s': %s", a->config, name, err_text(rc));
 	else if (rc < 0 && cm->configured)
 		warnx("%s: %s; run tandemctl as the user who runs tandemfs", cm->state_dir, err_text(rc));
+	else if (rc < 0 && strchr(name, '/'))
+		warnx("%s: %s: it should be the state directory of a mirror", name, err_text(rc));
 	else if (rc < 0)
 		warnx("there is no %s and no mirror '%s' was started without one; name the configuration "
 		      "with --config FILE",
