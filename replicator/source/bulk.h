@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: BSD-2-Clause
+ * Work that live records overtake: transfers of large changes and the comparison. One per connection, used by the
+ * target's thread only. */
+#ifndef TANDEM_BULK_H
+#define TANDEM_BULK_H
+
+#include "replicator/source/compare.h"
+#include "replicator/source/failures.h"
+#include "replicator/source/transfer.h"
+
+#define BULK_ITEMS_MAX 512 /* deferred transfers at a time; each holds a descriptor */
+
+struct bulk;
+
+struct bulk_env {
+	struct stream *stream;       /* borrowed, as all of these */
+	const struct mirror *mirror;
+	struct failures *failures;
+	int rootfd;
+	bool no_owner;
+	/* The delete guard stopped a comparison. */
+	void (*guarded)(void *arg, uint64_t n, uint64_t total);
+	void *arg;
+};
+
+/* A large change to be sent later. */
+struct bulk_spec {
+	int fd;                    /* taken */
+	uint64_t ino;
+	const char *path;          /* on the standby; copied */
+	uint64_t seq;
+	struct extent_set extents; /* taken */
+	const struct wop *copies;  /* as in transfer_spec; copied */
+	size_t ncopies;
+	bool open;
+};
+
+int bulk_new(struct bulk **out, const struct bulk_env *env);
+void bulk_free(struct bulk *b);
+/* Put a transfer off. Takes fd and extents also on failure. Returns 0 or -ENOMEM. */
+int bulk_defer(struct bulk *b, struct bulk_spec *spec);
+/* Say whether a transfer of this inode is put off. */
+bool bulk_has(const struct bulk *b, uint64_t ino);
+/* Say whether no more may be put off now. */
+bool bulk_full(const struct bulk *b);
+/* Add a newer change to an inode's transfer (bulk_has). Borrows extents. Returns 0 or -ENOMEM. */
+int bulk_extend(struct bulk *b, uint64_t ino, uint64_t seq, const struct extent_set *extents, bool open);
+/* Do this inode's transfer (0: the oldest) before all else, until bulk_has says no: a live record waits for it. */
+void bulk_urge(struct bulk *b, uint64_t ino);
+/* The inode is gone: forget its transfer. */
+void bulk_forget(struct bulk *b, uint64_t ino);
+/* A RENAME was sent. Returns 0 or -ENOMEM. */
+int bulk_renamed(struct bulk *b, const char *from, const char *to, bool exchange);
+/* Compare a path because of record seq (0: none); the record counts as outstanding until that is done. */
+int bulk_recheck(struct bulk *b, uint64_t seq, const char *path, unsigned flags);
+/* Compare everything; POS says so until it is done. */
+int bulk_compare_all(struct bulk *b);
+/* Mark what is scheduled as a whole that must be done in this connection, or everything is compared in the next. */
+void bulk_mark_full(struct bulk *b);
+/* Do a piece. Returns 1: did something; 0: nothing to do or no room; negative: stream error. */
+int bulk_step(struct bulk *b);
+/* Say whether a piece is wanted by a live record that waits. */
+bool bulk_urgent(const struct bulk *b);
+/* Say whether anything is under way, scheduled or failed. */
+bool bulk_busy(const struct bulk *b);
+/* Say whether a comparison is scheduled or under way. */
+bool bulk_comparing(const struct bulk *b);
+/* Everything sent has been acknowledged: what is done is done. */
+void bulk_settle(struct bulk *b);
+/* The outstanding sequence numbers, ascending; at most WPOS_OUT_MAX. Returns their count. */
+uint32_t bulk_outstanding(const struct bulk *b, uint64_t *out);
+/* The flag for POS: a full comparison is under way. */
+bool bulk_is_full(const struct bulk *b);
+/* Say whether outstanding or the flag changed since the last call. */
+bool bulk_moved(struct bulk *b);
+/* A FAIL arrived. path and path2 are those valid at the stream's present position. Returns 0 or an error. */
+int bulk_fail(struct bulk *b, const struct wfail *f, const char *path, const char *path2);
+/* Reading path failed with err (-errno): show it and try again later. */
+int bulk_unreadable(struct bulk *b, uint64_t seq, const char *path, int err);
+/* Milliseconds until something is to be tried again, -1: nothing. */
+int bulk_timeout(const struct bulk *b);
+struct compare *bulk_compare(struct bulk *b);
+/* Bytes of transfers that are put off. */
+uint64_t bulk_left(const struct bulk *b);
+
+#endif

@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: BSD-2-Clause
+ * CONTENT records (content.h). Small changes are sent at their place in the stream; a large one is put off as bulk
+ * work, and so is one whose file changes while it is read: until then its record is outstanding. */
+#include "config.h"
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+#include "proto/err.h"
+#include "replicator/source/content.h"
+
+#define CHANGED_TRIES 2 /* readings at once of a file that changes meanwhile, before it is put off */
+
+void content_mode(const struct stat *st, struct transfer_spec *spec)
+{
+	uint64_t size = (uint64_t)st->st_size;
+	bool small = size <= CONTENT_SMALL;
+
+	if (small || extent_covers(&spec->extents, 0, size)) {
+		extent_clear(&spec->extents);
+		extent_add(&spec->extents, 0, EXTENT_INF);
+		spec->mode = st->st_nlink == 1 ? WB_NEW : WB_PATCH;
+	} else {
+		spec->mode = WB_PATCH;
+	}
+	spec->xattrs = spec->mode == WB_NEW;
+}
+
+bool content_file_error(int r)
+{
+	return r == E_GONE || r == -EIO || r == -EACCES || r == -EPERM || r == -ESTALE || r == -EMFILE || r == -ENFILE || r == -ENODATA ||
+	    r == -EUCLEAN || r == -EBADMSG || r == -ENOENT || r == -E2BIG || r == -EOVERFLOW || r == E_LIMIT;
+}
+
+/* The copy hints of a record as operations. Returns their number. */
+static size_t copies(const struct content *c, struct wop *ops)
+{
+	const struct jrec *rec = c->rec;
+	size_t n = 0, i;
+
+	for (i = 0; i < rec->ncopies; i++) {
+		const struct jcopy *h = &rec->copies[i];
+
+		if (h->len < 4096 || h->src_path[0] == '\0' || !extent_covers(c->extents, h->dst, h->dst + h->len))
+			continue;
+		ops[n++] = (struct wop){.type = WOP_COPY, .path = h->src_path, .src = h->src, .off = h->dst, .len = h->len};
+	}
+	return n;
+}
+
+static int put_off(struct content *c, int fd, const struct wop *ops, size_t nops)
+{
+	struct bulk_spec spec = {.fd = fd, .ino = c->rec->ino, .path = c->rec->path, .seq = c->rec->seq, .copies = ops, .ncopies = nops,
+	    .open = c->open};
+	int r = c->create != NULL ? c->create(c->arg) : 0;
+
+	extent_init(&spec.extents);
+	if (r == 0)
+		r = extent_union(&spec.extents, c->extents);
+	if (r < 0) {
+		close(fd);
+		extent_release(&spec.extents);
+		return r;
+	}
+	return bulk_defer(c->bulk, &spec);
+}
+
+/* Send at once. Returns 0, E_CHANGED, or an error. Takes fd. */
+static int send_now(struct content *c, int fd, const struct stat *st)
+{
+	struct transfer_spec spec = {.fd = fd, .path = c->rec->path, .seq = c->rec->seq, .open = c->open};
+	struct transfer *t;
+	int r;
+
+	extent_init(&spec.extents);
+	r = extent_union(&spec.extents, c->extents);
+	if (r == 0) {
+		content_mode(st, &spec);
+		if (spec.mode != WB_NEW && c->create != NULL)
+			r = c->create(c->arg);
+	}
+	if (r < 0) {
+		close(fd);
+		extent_release(&spec.extents);
+		return r;
+	}
+	r = transfer_new(&t, c->stream, &spec);
+	if (r < 0)
+		return r;
+	while ((r = transfer_step(t)) == TR_MORE)
+		;
+	transfer_free(t);
+	return r;
+}
+
+/* An error that concerns this file alone. */
+static int unreadable(struct content *c, int err)
+{
+	int r = c->create != NULL ? c->create(c->arg) : 0;
+
+	return r < 0 ? r : bulk_unreadable(c->bulk, c->rec->seq, c->rec->path, err);
+}
+
+/* Two sends of a restless file at most, then it is put off. */
+static int send_rested(struct content *c, int fd, struct stat *st)
+{
+	int r = E_CHANGED, tries, again;
+
+	for (tries = 0; r == E_CHANGED && tries < CHANGED_TRIES; tries++) {
+		again = dup(fd);
+		if (again < 0 || fstat(fd, st) != 0) {
+			r = -errno;
+			if (again >= 0)
+				close(again);
+			break;
+		}
+		r = send_now(c, again, st);
+	}
+	if (r == E_CHANGED)
+		return put_off(c, fd, NULL, 0);
+	close(fd);
+	return r;
+}
+
+int content_send(struct content *c)
+{
+	struct wop ops[JREC_COPIES];
+	struct stat st;
+	size_t n;
+	int fd, r;
+
+	fd = locate_open(&c->locate, c->rec);
+	if (fd == E_GONE)
+		return CR_GONE;
+	if (fd < 0)
+		return unreadable(c, fd);
+	if (fstat(fd, &st) != 0) {
+		r = -errno;
+		close(fd);
+		return unreadable(c, r);
+	}
+	if (st.st_nlink == 0) {
+		close(fd);
+		return CR_GONE;
+	}
+	n = st.st_size > CONTENT_INLINE ? copies(c, ops) : 0;
+	if (n == 0 && (st.st_size <= CONTENT_SMALL || extent_bytes(c->extents, (uint64_t)st.st_size) <= CONTENT_INLINE)) {
+		r = send_rested(c, fd, &st);
+		return content_file_error(r) ? unreadable(c, r) : r;
+	}
+	if (bulk_full(c->bulk)) {
+		close(fd);
+		bulk_urge(c->bulk, 0);
+		return CR_WAIT;
+	}
+	return put_off(c, fd, ops, n);
+}
+

@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: BSD-2-Clause
+ * Paths that could not be replicated: counted, retried, shown. One list per target; all functions lock it. */
+#ifndef TANDEM_FAILURES_H
+#define TANDEM_FAILURES_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+struct failures;
+
+int failures_new(struct failures **out);
+void failures_free(struct failures *f);
+/* A path failed. Returns true if it should be tried again at once; false when it failed repeatedly (or park is set) and waits for
+ * failures_due. */
+bool failures_add(struct failures *f, const char *path, const char *text, bool park);
+/* Take a path whose time to be tried again has come, or NULL. Owned by the caller. */
+char *failures_due(struct failures *f);
+/* Milliseconds until the next is due, -1: none waits. */
+int failures_timeout(struct failures *f);
+/* All that was tried again has been answered: forget those that did not fail again. */
+void failures_settle(struct failures *f);
+/* Paths that failed and were not settled. */
+size_t failures_count(struct failures *f);
+void failures_clear(struct failures *f);
+/* [{path, text, since}], at most max. Returns owned. */
+json_t *failures_json(struct failures *f, size_t max);
+
+#endif

@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: BSD-2-Clause
+ * Following names ahead in the journal: what a path or an inode that a record names is called later. */
+#ifndef TANDEM_FOLLOW_H
+#define TANDEM_FOLLOW_H
+
+#include "proto/jreader.h"
+
+#define FOLLOW_NAMES 32 /* names of one inode that are followed */
+
+/* The part of a record that moves names. */
+struct follow_rec {
+	enum jtype type;
+	uint16_t flags;
+	uint32_t nlink;
+	uint64_t ino, ino2;
+	const char *path, *path2;
+};
+
+struct follow_names {
+	uint64_t ino;
+	char *v[FOLLOW_NAMES]; /* owned */
+	int n;
+	bool gone; /* the inode lost its last name */
+};
+
+/* Begin with one name, "" for none known. Returns 0 or -ENOMEM. */
+int follow_begin(struct follow_names *f, uint64_t ino, const char *path);
+void follow_end(struct follow_names *f);
+/* Apply one record. Returns 1 if the names changed, 0, or -ENOMEM. */
+int follow_step(struct follow_names *f, const struct follow_rec *e);
+/* Apply one record to a path, whatever inode it names: only RENAME moves it. *path is owned and replaced. Returns 1 if it moved, 0, or -ENOMEM. */
+int follow_path(char **path, const struct follow_rec *e);
+/* Map a path valid after record seq to the one valid after record upto, reading the journal. *path is owned and replaced.
+ * Returns 0 or an error of the reader. */
+int follow_journal(char **path, int jdirfd, uint64_t seq, uint64_t upto);
+
+#endif

@@ -1,0 +1,204 @@
+/* SPDX-License-Identifier: BSD-2-Clause
+ * What the module daemon tells us. */
+#include "config.h"
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "proto/err.h"
+#include "proto/log.h"
+#include "proto/path.h"
+#include "replicator/source/clock.h"
+#include "replicator/source/follow.h"
+#include "replicator/source/session.h"
+
+static int on_ack(struct session *s, struct buf *b)
+{
+	struct wack a;
+	int r = wack_get(b, &a);
+
+	if (r == 0)
+		r = stream_ack(s->stream, a.received);
+	if (r < 0)
+		return r;
+	s->ack = a;
+	while (s->lag.n > 0 && s->lag.seq[s->lag.first] <= a.applied) {
+		s->lag.first = (s->lag.first + 1) % LAG_MAX;
+		s->lag.n--;
+	}
+	return 0;
+}
+
+/* A path of a FAIL as it is called at the stream's present position. Owned; NULL without memory. */
+static char *present(struct session *s, const struct wfail *f, const char *path)
+{
+	struct sender_pos pos;
+	char *p = strdup(path);
+
+	sender_pos(s->sender, &pos);
+	if (p != NULL && f->seq != 0 && f->seq < pos.seq)
+		follow_journal(&p, s->link->jdirfd, f->seq, pos.seq);
+	return p;
+}
+
+static int on_fail(struct session *s, struct buf *b)
+{
+	char shown[256];
+	struct wfail f;
+	char *path, *path2;
+	int r = wfail_get(b, &f);
+
+	if (r < 0)
+		return r;
+	log_debug("%s: %s could not be applied (record %llu): %s: %s", s->env->to->url, path_show(shown, sizeof shown, f.path),
+	    (unsigned long long)f.seq, wrefuse_text(f.code), f.text);
+	if (s->verify != NULL && f.xid != 0 && compare_fail(vrun_compare(s->verify), &f))
+		return 0;
+	path = present(s, &f, f.path);
+	path2 = strdup(f.path2);
+	r = path == NULL || path2 == NULL ? -ENOMEM : bulk_fail(s->bulk, &f, path, path2);
+	free(path);
+	free(path2);
+	return r;
+}
+
+static int on_hold(struct session *s, struct buf *b)
+{
+	struct wfail f;
+	int r = wfail_get(b, &f);
+
+	if (r < 0)
+		return r;
+	if (f.code == WR_NONE) {
+		if (s->held[0] != '\0')
+			log_info("%s: the standby applies again", s->env->to->url);
+		s->held[0] = '\0';
+		return 0;
+	}
+	if (s->held[0] == '\0')
+		log_warn("%s: the standby waits: %s: %s", s->env->to->url, wrefuse_text(f.code), f.text);
+	snprintf(s->held, sizeof s->held, "%s: %s", wrefuse_text(f.code), f.text);
+	return 0;
+}
+
+static int on_refuse(struct buf *b, char *why, size_t size)
+{
+	struct wfail f;
+	int r = wfail_get(b, &f);
+
+	if (r < 0)
+		return r;
+	snprintf(why, size, "%s%s%s", wrefuse_text(f.code), f.text[0] != '\0' ? ": " : "", f.text);
+	return f.code == WR_SHUTDOWN ? E_CLOSED : E_REFUSED;
+}
+
+/* Everything before the SYNC is durable; a FAIL that came meanwhile takes its record out. */
+static int on_synced(struct session *s, struct buf *b)
+{
+	uint64_t token = buf_get_u64(b), out[WPOS_OUT_MAX], covers = s->sync.covers;
+	int r;
+
+	buf_get_u64(b); /* the daemon's sequence: ours is the same */
+	r = buf_end(b);
+	if (r < 0 || token != s->sync.token || !s->sync.pending)
+		return r;
+	s->sync.pending = false;
+	if (bulk_outstanding(s->bulk, out) != 0 && out[0] <= covers)
+		covers = out[0] - 1;
+	pthread_mutex_lock(&s->view->lock);
+	if (covers > s->view->reclaim)
+		s->view->reclaim = covers;
+	if (s->sync.whole && !bulk_is_full(s->bulk) && covers > s->view->durable)
+		s->view->durable = covers;
+	pthread_mutex_unlock(&s->view->lock);
+	return 0;
+}
+
+static int on_ping(struct session *s, uint8_t type, struct buf *b)
+{
+	uint64_t token = buf_get_u64(b);
+	struct buf pong;
+	int r = buf_end(b);
+
+	if (r < 0)
+		return r;
+	if (type == FT_PONG) {
+		if (token == s->ping_ns && token != 0)
+			stream_rtt(s->stream, s->rx_ns - token);
+		s->ping_ns = 0;
+		return 0;
+	}
+	buf_init(&pong, 16);
+	buf_put_u64(&pong, token);
+	r = conn_put(s->conn, FT_PONG, pong.data, pong.len, COMPRESS_NONE);
+	buf_release(&pong);
+	return r;
+}
+
+/* Replies find the comparison that asked by the lowest bit of their id (stream_tag). */
+static int on_reply(struct session *s, uint8_t type, struct buf *b)
+{
+	struct compare *c = bulk_compare(s->bulk);
+
+	if (b->len - b->off < 4)
+		return E_PROTO;
+	if (b->data[b->off] & 1) {
+		if (s->verify == NULL)
+			return 0;
+		c = vrun_compare(s->verify);
+		stream_tag(s->stream, 1);
+	} else {
+		stream_tag(s->stream, 0);
+	}
+	return type == FT_LISTING ? compare_listing(c, b) : compare_sumset(c, b);
+}
+
+static int on_frame(struct session *s, uint8_t type, struct buf *b, char *why, size_t size)
+{
+	char shown[512];
+
+	switch (type) {
+	case FT_ACK:
+		return on_ack(s, b);
+	case FT_FAIL:
+		return on_fail(s, b);
+	case FT_HOLD:
+		return on_hold(s, b);
+	case FT_REFUSE:
+		return on_refuse(b, why, size);
+	case FT_SYNCED:
+		return on_synced(s, b);
+	case FT_PING:
+	case FT_PONG:
+		return on_ping(s, type, b);
+	case FT_LISTING:
+	case FT_SUMSET:
+		return on_reply(s, type, b);
+	case FT_NOTICE:
+		log_info("%s: %s", s->env->to->url, path_show(shown, sizeof shown, buf_get_str(b, NULL)));
+		return 0;
+	default:
+		snprintf(why, size, "unexpected frame type %u", type);
+		return E_PROTO;
+	}
+}
+
+int session_frames(struct session *s, char *why, size_t size)
+{
+	struct buf b;
+	uint8_t type;
+	int r;
+
+	while ((r = conn_get(s->conn, &type, &b)) == 1) {
+		s->rx_ns = clock_mono();
+		r = on_frame(s, type, &b, why, size);
+		if (r < 0) {
+			if (why[0] == '\0')
+				snprintf(why, size, "frame type %u: %s", type, err_text(r));
+			return r;
+		}
+	}
+	if (r < 0)
+		snprintf(why, size, "receiving: %s", err_text(r));
+	return r;
+}

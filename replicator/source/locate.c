@@ -1,0 +1,190 @@
+/* SPDX-License-Identifier: BSD-2-Clause
+ * Finding a file (locate.h). In this order, each verified by the inode number of what was opened:
+ *
+ * 1. the recorded path;
+ * 2. the names that RENAME, LINK and UNLINK records ahead give it: first those of the window, then what follows in the journal, at
+ *    most AHEAD_MAX records;
+ * 3. the file handle in the record, which the mount adds for files with several names;
+ * 4. for those only, a walk of the tree. */
+#include "config.h"
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include "proto/err.h"
+#include "proto/path.h"
+#include "replicator/source/follow.h"
+#include "replicator/source/locate.h"
+
+#define AHEAD_MAX  100000  /* records read behind the window for one file */
+#define WALK_DEPTH 256
+
+/* Opening never waits for a FIFO's other end and leaves the access time alone where that is allowed. */
+#define OPEN_FLAGS (O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC | O_NOFOLLOW)
+
+static int verify(int fd, uint64_t ino)
+{
+	struct stat st;
+	int r = 0;
+
+	if (fd < 0)
+		return fd;
+	if (fstat(fd, &st) != 0)
+		r = -errno;
+	else if (st.st_ino != ino || !S_ISREG(st.st_mode))
+		r = E_GONE;
+	if (r == 0)
+		return fd;
+	close(fd);
+	return r;
+}
+
+int locate_path(int rootfd, const char *path, uint64_t ino)
+{
+	int fd = path_open(rootfd, path, OPEN_FLAGS | O_NOATIME);
+
+	if (fd == -EPERM)
+		fd = path_open(rootfd, path, OPEN_FLAGS);
+	if (fd == -ENOENT || fd == -ENOTDIR || fd == -ELOOP || fd == -ENXIO || fd == -ESTALE || fd == -ENODEV)
+		return E_GONE;
+	return verify(fd, ino);
+}
+
+/* Try every name. Returns a descriptor, E_GONE, or the error of one that is there. */
+static int try_names(int rootfd, const struct follow_names *f)
+{
+	int i, r = E_GONE;
+
+	for (i = 0; i < f->n && r == E_GONE; i++)
+		r = locate_path(rootfd, f->v[i], f->ino);
+	return r;
+}
+
+static int ahead_window(const struct locate *l, struct follow_names *f)
+{
+	size_t i;
+	int r = E_GONE;
+
+	for (i = l->next; l->w != NULL && i < window_count(l->w) && r == E_GONE && !f->gone; i++) {
+		const struct wrec *e = window_at(l->w, i);
+		struct follow_rec rec = {.type = e->type, .flags = e->flags, .nlink = e->nlink, .ino = e->ino, .ino2 = e->ino2,
+		    .path = e->path, .path2 = e->path2};
+		int changed = follow_step(f, &rec);
+
+		if (changed < 0)
+			return changed;
+		if (changed > 0 && !f->gone)
+			r = try_names(l->rootfd, f);
+	}
+	return r;
+}
+
+static int ahead_journal(const struct locate *l, struct follow_names *f)
+{
+	struct jreader *jr;
+	struct jrec rec;
+	size_t left = AHEAD_MAX, n = l->w == NULL ? 0 : window_count(l->w);
+	int r, got;
+
+	if (l->jdirfd < 0)
+		return E_GONE;
+	r = jreader_open(&jr, l->jdirfd);
+	if (r < 0)
+		return r;
+	r = jreader_seek(jr, n == 0 ? l->after : window_at(l->w, n - 1)->seq, NULL);
+	if (r == 0)
+		r = E_GONE;
+	while (r == E_GONE && !f->gone && left-- > 0 && (got = jreader_next(jr, &rec, NULL, NULL)) == 1) {
+		struct follow_rec e = {.type = rec.type, .flags = rec.flags, .nlink = rec.nlink, .ino = rec.ino, .ino2 = rec.ino2,
+		    .path = rec.path, .path2 = rec.path2};
+		int changed = follow_step(f, &e);
+
+		jrec_release(&rec);
+		if (changed < 0)
+			r = changed;
+		else if (changed > 0 && !f->gone)
+			r = try_names(l->rootfd, f);
+	}
+	jreader_close(jr);
+	return r < 0 && r != E_GONE && r > -4096 ? r : r < 0 ? E_GONE : r;
+}
+
+static int by_handle(int rootfd, const struct jrec *rec)
+{
+	union {
+		struct file_handle h;
+		uint8_t room[sizeof(struct file_handle) + 128];
+	} u;
+	int fd;
+
+	if (rec->handle_len == 0 || rec->handle_len > 128)
+		return E_GONE;
+	u.h.handle_bytes = rec->handle_len;
+	u.h.handle_type = rec->handle_type;
+	memcpy(u.h.f_handle, rec->handle, rec->handle_len);
+	fd = open_by_handle_at(rootfd, &u.h, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	if (fd < 0)
+		return errno == EPERM || errno == EOPNOTSUPP || errno == EINVAL ? -EPERM : E_GONE;
+	return verify(fd, rec->ino);
+}
+
+/* Search below directory fd (taken). */
+static int walk(int fd, uint64_t ino, int depth)
+{
+	DIR *d = fdopendir(fd);
+	struct dirent *e;
+	int r = E_GONE;
+
+	if (d == NULL) {
+		close(fd);
+		return E_GONE;
+	}
+	while (r == E_GONE && (e = readdir(d)) != NULL) {
+		if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
+			continue;
+		if (e->d_ino == ino && (e->d_type == DT_REG || e->d_type == DT_UNKNOWN)) {
+			r = locate_path(dirfd(d), e->d_name, ino);
+		} else if ((e->d_type == DT_DIR || e->d_type == DT_UNKNOWN) && depth < WALK_DEPTH) {
+			int sub = openat(dirfd(d), e->d_name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+
+			if (sub >= 0)
+				r = walk(sub, ino, depth + 1);
+		}
+	}
+	closedir(d);
+	return r;
+}
+
+static int search(int rootfd, uint64_t ino)
+{
+	int fd = openat(rootfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	return fd < 0 ? -errno : walk(fd, ino, 0);
+}
+
+int locate_open(const struct locate *l, const struct jrec *rec)
+{
+	struct follow_names f;
+	int r;
+
+	r = rec->path[0] == '\0' ? E_GONE : locate_path(l->rootfd, rec->path, rec->ino);
+	if (r != E_GONE)
+		return r;
+	r = follow_begin(&f, rec->ino, rec->path);
+	if (r < 0)
+		return r;
+	r = ahead_window(l, &f);
+	if (r == E_GONE && !f.gone)
+		r = ahead_journal(l, &f);
+	if (r == E_GONE && !f.gone)
+		r = by_handle(l->rootfd, rec);
+	if (r == -EPERM && rec->handle_len != 0)
+		r = search(l->rootfd, rec->ino);
+	if (r == E_GONE && !f.gone && f.n > 0) /* what was renamed while we looked */
+		r = try_names(l->rootfd, &f);
+	follow_end(&f);
+	return r;
+}

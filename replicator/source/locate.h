@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: BSD-2-Clause
+ * Find the file of a CONTENT record where it is now (D7). */
+#ifndef TANDEM_LOCATE_H
+#define TANDEM_LOCATE_H
+
+#include "replicator/source/window.h"
+
+struct locate {
+	int rootfd;             /* borrowed */
+	const struct window *w; /* records ahead, borrowed; NULL: none in memory */
+	size_t next;            /* index of the first record ahead */
+	int jdirfd;             /* journal, to read on behind the window; -1: do not */
+	uint64_t after;         /* without a window: the record from which names are followed */
+};
+
+/* Open a regular file by path for reading, if its inode number is ino. Returns a descriptor, E_GONE when the path is something else or
+ * nothing, or -errno. */
+int locate_path(int rootfd, const char *path, uint64_t ino);
+/* Open the inode of rec, a CONTENT record: at its path, or where the records ahead say it went, or by its handle, or, if it had several names,
+ * by a search of the tree. Returns a descriptor (owned by the caller), E_GONE, or -errno (-EACCES, -EIO ...) when it is there but
+ * cannot be opened. */
+int locate_open(const struct locate *l, const struct jrec *rec);
+
+#endif

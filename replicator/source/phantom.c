@@ -1,0 +1,172 @@
+/* SPDX-License-Identifier: BSD-2-Clause
+ * The states of phantoms (phantom.h):
+ *
+ *   birth of an ephemeral inode          -> NONE
+ *   content skipped (phantoms_hollow)    REAL -> HOLLOW, or NONE when its CREATE was held back too (phantoms_skip)
+ *   RENAME over a name that is occupied  NONE, HOLLOW -> STANDIN   (HOLLOW: its old name is removed)
+ *   RENAME to a free name                HOLLOW -> NONE            (the same), NONE -> NONE
+ *   any further RENAME                   STANDIN: sent, moves the stand-in
+ *   last UNLINK, or being replaced       -> REAL (forgotten); sent unless NONE
+ *
+ * A name is occupied unless the inode that held it was itself NONE. */
+#include "config.h"
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/tree.h>
+#include "replicator/source/phantom.h"
+
+struct phantom {
+	RB_ENTRY(phantom) node;
+	uint64_t ino;
+	enum phantom_state state;
+};
+
+RB_HEAD(phantom_tree, phantom);
+
+struct phantoms {
+	struct phantom_tree tree;
+};
+
+static int phantom_cmp(const struct phantom *a, const struct phantom *b)
+{
+	return a->ino < b->ino ? -1 : a->ino > b->ino;
+}
+
+RB_GENERATE_INTERNAL(phantom_tree, phantom, node, phantom_cmp, static __attribute__((unused)))
+
+int phantoms_new(struct phantoms **out)
+{
+	*out = calloc(1, sizeof **out);
+	return *out == NULL ? -ENOMEM : 0;
+}
+
+static struct phantom *find(const struct phantoms *p, uint64_t ino)
+{
+	struct phantom key = {.ino = ino};
+
+	if (ino == 0 || RB_EMPTY(&p->tree))
+		return NULL;
+	return RB_FIND(phantom_tree, (struct phantom_tree *)&p->tree, &key);
+}
+
+static void forget(struct phantoms *p, uint64_t ino)
+{
+	struct phantom *x = find(p, ino);
+
+	if (x != NULL) {
+		RB_REMOVE(phantom_tree, &p->tree, x);
+		free(x);
+	}
+}
+
+static int set(struct phantoms *p, uint64_t ino, enum phantom_state state)
+{
+	struct phantom *x = find(p, ino);
+
+	if (x == NULL) {
+		x = calloc(1, sizeof *x);
+		if (x == NULL)
+			return -ENOMEM;
+		x->ino = ino;
+		RB_INSERT(phantom_tree, &p->tree, x);
+	}
+	x->state = state;
+	return 0;
+}
+
+void phantoms_free(struct phantoms *p)
+{
+	if (p == NULL)
+		return;
+	while (!RB_EMPTY(&p->tree))
+		forget(p, RB_MIN(phantom_tree, &p->tree)->ino);
+	free(p);
+}
+
+enum phantom_state phantoms_state(const struct phantoms *p, uint64_t ino)
+{
+	const struct phantom *x = find(p, ino);
+
+	return x == NULL ? PS_REAL : x->state;
+}
+
+int phantoms_hollow(struct phantoms *p, uint64_t ino)
+{
+	return find(p, ino) != NULL ? 0 : set(p, ino, PS_HOLLOW);
+}
+
+int phantoms_skip(struct phantoms *p, uint64_t ino)
+{
+	return find(p, ino) != NULL ? 0 : set(p, ino, PS_NONE);
+}
+
+static int decide_rename(struct phantoms *p, const struct wrec *e)
+{
+	enum phantom_state moved = phantoms_state(p, e->ino), replaced = phantoms_state(p, e->ino2);
+	bool occupied = e->ino2 != 0 && replaced != PS_NONE;
+	int r;
+
+	if (e->flags & JF_EXCHANGE)
+		return moved == PS_REAL && replaced == PS_REAL ? PA_SEND : PA_DOUBT;
+	if (e->ino2 != 0 && e->nlink == 0)
+		forget(p, e->ino2);
+	if (moved == PS_REAL || moved == PS_STANDIN)
+		return PA_SEND;
+	r = set(p, e->ino, occupied ? PS_STANDIN : PS_NONE);
+	if (r < 0)
+		return r;
+	return moved == PS_HOLLOW ? PA_UNLINK : PA_DROP;
+}
+
+static int decide_unlink(struct phantoms *p, const struct wrec *e)
+{
+	enum phantom_state state = phantoms_state(p, e->ino);
+
+	if (e->nlink == 0)
+		forget(p, e->ino);
+	return state == PS_NONE ? PA_DROP : PA_SEND;
+}
+
+static int decide_other(const struct phantoms *p, const struct wrec *e)
+{
+	switch (phantoms_state(p, e->ino)) {
+	case PS_NONE:
+		return e->type == JT_LINK ? PA_DOUBT : PA_DROP;
+	case PS_STANDIN:
+		return e->type == JT_LINK ? PA_DOUBT : e->type == JT_CONTENT ? PA_DROP : PA_SEND;
+	case PS_HOLLOW:
+		return e->type == JT_LINK ? PA_DOUBT : e->type == JT_CONTENT ? PA_DROP : PA_SEND;
+	case PS_REAL:
+		break;
+	}
+	return PA_SEND;
+}
+
+int phantoms_decide(struct phantoms *p, const struct wrec *e)
+{
+	int r;
+
+	switch (e->type) {
+	case JT_CREATE:
+	case JT_MKNOD:
+	case JT_SYMLINK:
+	case JT_MKDIR:
+		forget(p, e->ino);
+		if ((e->marks & WM_EPHEMERAL) == 0)
+			return PA_SEND;
+		r = set(p, e->ino, PS_NONE);
+		return r < 0 ? r : PA_DROP;
+	case JT_RENAME:
+		return decide_rename(p, e);
+	case JT_UNLINK:
+		return decide_unlink(p, e);
+	case JT_LINK:
+	case JT_SETATTR:
+	case JT_SETXATTR:
+	case JT_REMOVEXATTR:
+	case JT_CONTENT:
+		return decide_other(p, e);
+	default:
+		return PA_SEND;
+	}
+}

@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: BSD-2-Clause
+ * Inodes that exist in the journal and not, or not with their content, on the standby (DESIGN.md, "Phantoms"). */
+#ifndef TANDEM_PHANTOM_H
+#define TANDEM_PHANTOM_H
+
+#include "replicator/source/window.h"
+
+enum phantom_state {
+	PS_REAL = 0,    /* not in the table */
+	PS_NONE = 1,    /* no name on the standby */
+	PS_STANDIN = 2, /* the file it replaced still stands under its name */
+	PS_HOLLOW = 3   /* its name is there, its content will never come */
+};
+
+enum phantom_act {
+	PA_SEND = 0,   /* send the record as it is */
+	PA_DROP = 1,   /* send nothing (the parents' times are owed) */
+	PA_UNLINK = 2, /* RENAME: remove the old name instead */
+	PA_DOUBT = 3   /* send it and compare the names it concerns */
+};
+
+struct phantoms;
+
+int phantoms_new(struct phantoms **out);
+void phantoms_free(struct phantoms *p);
+enum phantom_state phantoms_state(const struct phantoms *p, uint64_t ino);
+/* The content of inode ino was skipped because it is gone. Returns 0 or -ENOMEM. */
+int phantoms_hollow(struct phantoms *p, uint64_t ino);
+/* The same of an inode whose CREATE was not sent either. */
+int phantoms_skip(struct phantoms *p, uint64_t ino);
+/* Decide about the next record of the stream, in order, and move the states it concerns. CONTENT records are
+ * dropped for every phantom. Returns the act, or -ENOMEM. */
+int phantoms_decide(struct phantoms *p, const struct wrec *e);
+
+#endif

@@ -1,0 +1,277 @@
+/* SPDX-License-Identifier: BSD-2-Clause
+ * Where to begin after WELCOME (docs/ARCHITECTURE.md, Rule 5):
+ *
+ *   the module has no position of ours, or a full comparison was not finished
+ *                             -> from the journal's present end H, and compare everything; files in flux converge by the records after H
+ *   its position is not in our journal's history, or the records behind it are reclaimed
+ *                             -> the same, and say why
+ *   WW_UNCLEAN                -> records (durable, H] are not replayed: their paths are compared; on from H
+ *   else                      -> on from `applied`; the outstanding records are read once more
+ *
+ * Outstanding records: content is sent again, as bulk work, with the ranges of all later records of the inode up to `applied`, to the
+ * name it has there; what a comparison stood for is compared again. */
+#include "config.h"
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include "proto/err.h"
+#include "proto/log.h"
+#include "replicator/source/follow.h"
+#include "replicator/source/locate.h"
+#include "replicator/source/session.h"
+
+struct redo { /* one CONTENT record to be sent again */
+	uint64_t seq;
+	struct follow_names names;
+	struct extent_set extents;
+	bool open;
+};
+
+struct redos {
+	struct redo *v;
+	uint32_t n;
+	bool rechecks; /* the first RECHECK that is outstanding was met: later ones may be, too */
+};
+
+static void redos_release(struct redos *d)
+{
+	while (d->n > 0) {
+		follow_end(&d->v[--d->n].names);
+		extent_release(&d->v[d->n].extents);
+	}
+	free(d->v);
+}
+
+/* Go to the journal's present end and compare all. */
+static int from_end(struct session *s, const char *because)
+{
+	struct jhead *head = jreader_head(s->reader);
+	uint64_t digest = 0, end;
+	int r, tries = 0;
+
+	log_info("%s: %s: comparing everything", s->env->to->url, because);
+	do {
+		end = atomic_load(&head->committed_seq);
+		r = jreader_seek(s->reader, end, &digest);
+	} while (r == E_GAP && ++tries < 10);
+	if (r < 0 && r != E_COLLAPSED)
+		return r;
+	sender_read(s->sender, s->reader, jreader_seq(s->reader), jreader_digest(s->reader));
+	return bulk_compare_all(s->bulk);
+}
+
+static struct redo *redo_of(struct redos *d, uint64_t ino)
+{
+	uint32_t i;
+
+	for (i = 0; i < d->n; i++)
+		if (d->v[i].names.ino == ino && !d->v[i].names.gone)
+			return &d->v[i];
+	return NULL;
+}
+
+static bool listed(const struct wwelcome *w, uint64_t seq)
+{
+	uint32_t i;
+
+	for (i = 0; i < w->noutstanding; i++)
+		if (w->outstanding[i] == seq)
+			return true;
+	return false;
+}
+
+static int redo_content(struct redos *d, const struct jrec *rec, bool wanted)
+{
+	struct redo *x = redo_of(d, rec->ino);
+	int r;
+
+	if (x == NULL) {
+		if (!wanted || d->n == WPOS_OUT_MAX)
+			return 0;
+		x = &d->v[d->n];
+		r = follow_begin(&x->names, rec->ino, rec->path);
+		if (r < 0)
+			return r;
+		x->seq = rec->seq;
+		extent_init(&x->extents);
+		d->n++;
+	}
+	x->open = (rec->flags & JF_CLOSED) == 0;
+	return extent_union(&x->extents, &rec->extents);
+}
+
+static unsigned flags_of(const struct jrec *rec)
+{
+	if (rec->type == JT_RECHECK)
+		return (rec->flags & JF_RECURSIVE ? CMP_RECURSIVE : 0) | (rec->flags & JF_CHECKSUM ? CMP_CHECKSUM : 0);
+	return rec->type == JT_RENAME && (rec->flags & JF_DIR) ? CMP_RECURSIVE : 0;
+}
+
+static int compare_paths(struct session *s, const struct jrec *rec, uint64_t seq)
+{
+	int r = 0;
+
+	if (rec->type == JT_MOUNT || rec->type == JT_SEAL || rec->type == JT_COLLAPSED)
+		return 0;
+	if (rec->path[0] != '\0' || rec->type == JT_RECHECK || rec->type == JT_SETATTR)
+		r = bulk_recheck(s->bulk, seq, rec->path, flags_of(rec));
+	if (r == 0 && rec->path2[0] != '\0')
+		r = bulk_recheck(s->bulk, seq, rec->path2, flags_of(rec));
+	return r;
+}
+
+static int redo_record(struct session *s, struct redos *d, const struct jrec *rec)
+{
+	struct follow_rec e = {.type = rec->type, .flags = rec->flags, .nlink = rec->nlink, .ino = rec->ino, .ino2 = rec->ino2,
+	    .path = rec->path, .path2 = rec->path2};
+	bool wanted = listed(&s->welcome, rec->seq);
+	uint32_t i;
+	int r;
+
+	for (i = 0; i < d->n; i++) {
+		r = follow_step(&d->v[i].names, &e);
+		if (r < 0)
+			return r;
+	}
+	if (rec->type == JT_CONTENT)
+		return redo_content(d, rec, wanted);
+	d->rechecks |= wanted;
+	if (wanted || (rec->type == JT_RECHECK && d->rechecks))
+		return compare_paths(s, rec, rec->seq);
+	return 0;
+}
+
+static int redo_send(struct session *s, struct redo *x)
+{
+	struct locate l = {.rootfd = s->link->rootfd, .jdirfd = s->link->jdirfd, .after = s->welcome.applied.seq};
+	struct bulk_spec spec = {.ino = x->names.ino, .seq = x->seq, .open = x->open};
+	struct jrec rec;
+
+	if (x->names.gone)
+		return 0;
+	if (x->names.n == 0)
+		return bulk_recheck(s->bulk, x->seq, "", CMP_RECURSIVE);
+	jrec_init(&rec, JT_CONTENT);
+	rec.ino = x->names.ino;
+	rec.path = spec.path = x->names.v[0];
+	spec.fd = locate_open(&l, &rec);
+	jrec_release(&rec);
+	if (spec.fd == E_GONE)
+		return 0;
+	if (spec.fd < 0)
+		return bulk_unreadable(s->bulk, x->seq, spec.path, spec.fd);
+	extent_init(&spec.extents);
+	extent_swap(&spec.extents, &x->extents);
+	if (bulk_full(s->bulk)) {
+		close(spec.fd);
+		extent_release(&spec.extents);
+		return bulk_recheck(s->bulk, x->seq, spec.path, 0);
+	}
+	return bulk_defer(s->bulk, &spec);
+}
+
+/* Read the outstanding records once more. Returns 0, E_GAP when they are gone, or another error. */
+static int redo_outstanding(struct session *s)
+{
+	const struct wwelcome *w = &s->welcome;
+	struct redos d = {.v = NULL};
+	uint64_t first = UINT64_MAX;
+	struct jrec rec;
+	uint32_t i;
+	int r;
+
+	for (i = 0; i < w->noutstanding; i++)
+		if (w->outstanding[i] < first)
+			first = w->outstanding[i];
+	if (w->noutstanding == 0 || first == 0 || first > w->applied.seq)
+		return 0;
+	r = jreader_seek(s->reader, first - 1, NULL);
+	if (r < 0)
+		return r == E_COLLAPSED ? E_GAP : r;
+	d.v = calloc(WPOS_OUT_MAX, sizeof *d.v);
+	r = d.v == NULL ? -ENOMEM : 0;
+	while (r == 0 && jreader_seq(s->reader) < w->applied.seq && (r = jreader_next(s->reader, &rec, NULL, NULL)) == 1) {
+		r = redo_record(s, &d, &rec);
+		jrec_release(&rec);
+	}
+	for (i = 0; r == 0 && i < d.n; i++)
+		r = redo_send(s, &d.v[i]);
+	redos_release(&d);
+	return r < 0 ? r : 0;
+}
+
+/* Compare what the records (durable, end] concern, instead of replaying them. */
+static int recheck_unclean(struct session *s)
+{
+	struct jhead *head = jreader_head(s->reader);
+	uint64_t end = atomic_load(&head->committed_seq);
+	struct jrec rec;
+	int r = jreader_seek(s->reader, s->welcome.durable.seq, NULL);
+
+	log_info("%s: the standby was not stopped cleanly: rechecking records %llu to %llu", s->env->to->url,
+	    (unsigned long long)s->welcome.durable.seq + 1, (unsigned long long)end);
+	if (r == E_COLLAPSED)
+		r = E_GAP;
+	bulk_mark_full(s->bulk);
+	while (r == 0 && jreader_seq(s->reader) < end && (r = jreader_next(s->reader, &rec, NULL, NULL)) == 1) {
+		r = compare_paths(s, &rec, 0);
+		jrec_release(&rec);
+	}
+	if (r < 0)
+		return r;
+	sender_read(s->sender, s->reader, jreader_seq(s->reader), jreader_digest(s->reader));
+	return 0;
+}
+
+static int known(struct session *s)
+{
+	const struct wwelcome *w = &s->welcome;
+	uint64_t digest = 0;
+	int r;
+
+	r = jreader_seek(s->reader, w->applied.seq, &digest);
+	if (r == 0 && digest != w->applied.digest)
+		return E_DIVERGED;
+	if (r < 0 && r != E_COLLAPSED)
+		return r;
+	r = redo_outstanding(s);
+	if (r < 0)
+		return r;
+	if (w->flags & WW_UNCLEAN)
+		return recheck_unclean(s);
+	r = jreader_seek(s->reader, w->applied.seq, &digest);
+	if (r < 0 && r != E_COLLAPSED)
+		return r;
+	sender_read(s->sender, s->reader, jreader_seq(s->reader), jreader_digest(s->reader));
+	log_info("%s: continuing after record %llu", s->env->to->url, (unsigned long long)jreader_seq(s->reader));
+	return 0;
+}
+
+int resume(struct session *s)
+{
+	const struct wwelcome *w = &s->welcome;
+	const struct jhead *head = jreader_head(s->reader);
+	static const uint8_t none[16];
+	int r;
+
+	if (memcmp(w->applied.journal_id, none, 16) == 0 || (w->flags & (WW_FRESH | WW_ADOPTED)) != 0)
+		return from_end(s, "first contact");
+	if (w->flags & WW_RESYNC)
+		return from_end(s, "a full comparison was not finished");
+	if (memcmp(w->applied.journal_id, head->journal_id, 16) != 0)
+		return from_end(s, "the standby's position belongs to another journal");
+	r = known(s);
+	switch (r) {
+	case E_DIVERGED:
+		log_warn("%s: the standby's history differs from this journal's at record %llu", s->env->to->url,
+		    (unsigned long long)w->applied.seq);
+		return from_end(s, "diverged");
+	case E_GAP:
+		return from_end(s, "the records the standby needs are not in the journal any more");
+	case E_CHECKSUM:
+		return from_end(s, "the journal is damaged");
+	default:
+		return r;
+	}
+}

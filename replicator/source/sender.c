@@ -1,0 +1,511 @@
+/* SPDX-License-Identifier: BSD-2-Clause
+ * The sender (sender.h). Takes the window's records one by one:
+ *
+ *   gate      a record that moves, links or replaces an inode whose transfer was put off waits until that is done; if it removes the
+ *             inode, the transfer is forgotten
+ *   phantoms  (phantom.h) drop it, turn it into the removal of the old name, or send it
+ *   filter    excluded paths are not sent; what crosses the border is compared or removed
+ *   send      the record's own bytes, merged attributes, or content (content.h)
+ *
+ * A record that is not sent still owes its parents' times (owed.h). The position moves after every record and travels as
+ * WOP_POS at the end of each batch. */
+#include "config.h"
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include "proto/err.h"
+#include "proto/mirror.h"
+#include "proto/path.h"
+#include "replicator/source/content.h"
+#include "replicator/source/owed.h"
+#include "replicator/source/phantom.h"
+#include "replicator/source/sender.h"
+#include "replicator/source/window.h"
+
+#define SLICE       64u           /* records of one step */
+#define BATCH_GOOD  (192u << 10)  /* bytes at which a batch is ended with a position */
+#define BATCH_FIRST (16u << 10)   /* the same while the peer has nothing to do */
+
+struct sender {
+	struct sender_env env;
+	struct jreader *reader; /* borrowed */
+	struct window *w;
+	size_t at;              /* next record of the window */
+	struct phantoms *phantoms;
+	struct owed owed;
+	struct buf scratch;
+	struct sender_pos pos;
+	uint64_t flushed;       /* seq of the last POS */
+	uint64_t first_out;     /* smallest outstanding of the last POS */
+	uint64_t records, files;
+	int32_t created;        /* index of the held CREATE that was sent after all, -1: none */
+	uint64_t out[WPOS_OUT_MAX];
+};
+
+int sender_new(struct sender **out, const struct sender_env *env)
+{
+	struct sender *s = calloc(1, sizeof *s);
+	int r;
+
+	*out = NULL;
+	if (s == NULL)
+		return -ENOMEM;
+	s->env = *env;
+	s->created = -1;
+	buf_init(&s->scratch, JREC_MAX);
+	r = window_new(&s->w);
+	if (r == 0)
+		r = phantoms_new(&s->phantoms);
+	if (r < 0) {
+		sender_free(s);
+		return r;
+	}
+	*out = s;
+	return 0;
+}
+
+void sender_free(struct sender *s)
+{
+	if (s == NULL)
+		return;
+	window_free(s->w);
+	phantoms_free(s->phantoms);
+	owed_release(&s->owed);
+	buf_release(&s->scratch);
+	free(s);
+}
+
+void sender_read(struct sender *s, struct jreader *r, uint64_t seq, uint64_t digest)
+{
+	s->reader = r;
+	window_clear(s->w);
+	s->at = 0;
+	s->pos.seq = seq;
+	s->pos.digest = digest;
+}
+
+/* --- what is put into the stream --- */
+
+static int put_bytes(struct sender *s, const uint8_t *data, uint32_t len)
+{
+	struct wop op = {.type = WOP_REC, .data = data, .dlen = len};
+
+	s->records++;
+	return stream_op(s->env.stream, &op);
+}
+
+static bool moves_dirs(const struct wrec *e)
+{
+	return e->type == JT_RMDIR || (e->type == JT_RENAME && (e->flags & (JF_DIR | JF_EXCHANGE)) != 0);
+}
+
+static bool has_parent_time(enum jtype t)
+{
+	return t == JT_CREATE || t == JT_MKDIR || t == JT_MKNOD || t == JT_SYMLINK || t == JT_UNLINK || t == JT_RMDIR || t == JT_RENAME;
+}
+
+static int put_record(struct sender *s, size_t i)
+{
+	const struct wrec *e = window_at(s->w, i);
+	int r;
+
+	if (s->owed.n != 0) {
+		r = moves_dirs(e) || e->type == JT_SETATTR ? owed_put(&s->owed, s->env.stream) : 0;
+		if (r < 0)
+			return r;
+		if (has_parent_time(e->type))
+			owed_paid(&s->owed, e->path);
+		if (e->type == JT_RENAME || e->type == JT_LINK)
+			owed_paid(&s->owed, e->path2);
+	}
+	if (e->type != JT_SETATTR || e->merge < 0)
+		return put_bytes(s, e->raw, e->len);
+	buf_clear(&s->scratch);
+	r = window_setattr(s->w, i, &s->scratch);
+	return r < 0 ? r : put_bytes(s, s->scratch.data, (uint32_t)s->scratch.len);
+}
+
+/* Record i is not sent: owe its parents' times. */
+static int put_nothing(struct sender *s, size_t i)
+{
+	const struct wrec *e = window_at(s->w, i);
+	struct jrec rec;
+	int r;
+
+	if (!has_parent_time(e->type) && e->type != JT_LINK)
+		return 0;
+	r = window_decode(s->w, i, &rec);
+	if (r < 0)
+		return r;
+	if (has_parent_time(e->type))
+		r = owed_add(&s->owed, s->env.stream, rec.path, rec.pm);
+	if (r == 0 && (e->type == JT_RENAME || e->type == JT_LINK))
+		r = owed_add(&s->owed, s->env.stream, rec.path2, rec.pm2);
+	jrec_release(&rec);
+	return r;
+}
+
+/* Instead of RENAME i: the removal of its old name. */
+static int put_unlink(struct sender *s, size_t i)
+{
+	struct jrec rec, u;
+	int r = window_decode(s->w, i, &rec);
+
+	if (r < 0)
+		return r;
+	jrec_init(&u, JT_UNLINK);
+	u.seq = rec.seq;
+	u.time_ns = rec.time_ns;
+	u.ino = rec.ino;
+	u.path = rec.path;
+	u.pm = rec.pm;
+	buf_clear(&s->scratch);
+	r = jrec_put(&s->scratch, &u);
+	if (r == 0)
+		r = put_bytes(s, s->scratch.data, (uint32_t)s->scratch.len);
+	if (r == 0)
+		r = owed_add(&s->owed, s->env.stream, rec.path2, rec.pm2);
+	jrec_release(&rec);
+	jrec_release(&u);
+	return r;
+}
+
+static int put_rmtree(struct sender *s, const char *path)
+{
+	struct wop op = {.type = WOP_RMTREE, .path = path};
+
+	return s->env.mirror->del ? stream_op(s->env.stream, &op) : 0;
+}
+
+/* --- gate --- */
+
+/* The transfer of ino must be over before e is sent. */
+static int settle(struct sender *s, uint64_t ino)
+{
+	if (ino == 0 || !bulk_has(s->env.bulk, ino))
+		return SR_WORK;
+	bulk_urge(s->env.bulk, ino);
+	return SR_WAIT;
+}
+
+static int replaced(struct sender *s, uint64_t ino, uint32_t nlink)
+{
+	if (nlink != 0)
+		return settle(s, ino);
+	if (ino != 0)
+		bulk_forget(s->env.bulk, ino);
+	return SR_WORK;
+}
+
+static int gate(struct sender *s, const struct wrec *e)
+{
+	int r;
+
+	switch (e->type) {
+	case JT_LINK:
+		return settle(s, e->ino);
+	case JT_UNLINK:
+		return replaced(s, e->ino, e->nlink);
+	case JT_RENAME:
+		r = settle(s, e->ino);
+		if (r == SR_WAIT)
+			return r;
+		return (e->flags & JF_EXCHANGE) ? settle(s, e->ino2) : replaced(s, e->ino2, e->nlink);
+	default:
+		return SR_WORK;
+	}
+}
+
+/* --- filter --- */
+
+static bool excluded(const struct sender *s, const char *path, bool dir)
+{
+	return s->env.mirror->filter.n != 0 && filter_excluded(&s->env.mirror->filter, path, dir);
+}
+
+/* Say whether what a renamed directory holds may be filtered otherwise at its new place. */
+static bool place_matters(const struct filter *f)
+{
+	size_t i;
+
+	for (i = 0; i < f->n; i++)
+		if (f->v[i].anchored || strchr(f->v[i].pattern, '/') != NULL)
+			return true;
+	return false;
+}
+
+static unsigned subtree(const struct wrec *e)
+{
+	return e->flags & (JF_DIR | JF_EXCHANGE) ? CMP_RECURSIVE : 0;
+}
+
+static int after_rename(struct sender *s, const struct wrec *e)
+{
+	bool exchange = (e->flags & JF_EXCHANGE) != 0;
+	bool again = bulk_comparing(s->env.bulk) || ((e->flags & JF_DIR) != 0 && place_matters(&s->env.mirror->filter));
+	int r = bulk_renamed(s->env.bulk, e->path, e->path2, exchange);
+
+	if (r == 0 && again)
+		r = bulk_recheck(s->env.bulk, e->seq, e->path2, subtree(e));
+	if (r == 0 && again && exchange)
+		r = bulk_recheck(s->env.bulk, e->seq, e->path, subtree(e));
+	return r;
+}
+
+static int send_rename(struct sender *s, size_t i, bool doubt)
+{
+	const struct wrec *e = window_at(s->w, i);
+	bool dir = (e->flags & JF_DIR) != 0, from = excluded(s, e->path, dir), to = excluded(s, e->path2, dir);
+	int r;
+
+	if (from && to)
+		return put_nothing(s, i);
+	if ((from || to) && (e->flags & JF_EXCHANGE)) {
+		r = bulk_recheck(s->env.bulk, e->seq, from ? e->path2 : e->path, CMP_RECURSIVE);
+		return r < 0 ? r : put_nothing(s, i);
+	}
+	if (from) {
+		r = bulk_recheck(s->env.bulk, e->seq, e->path2, CMP_RECURSIVE);
+		return r < 0 ? r : put_nothing(s, i);
+	}
+	if (to) {
+		r = owed_put(&s->owed, s->env.stream);
+		if (r == 0)
+			r = put_rmtree(s, e->path);
+		return r < 0 ? r : put_nothing(s, i);
+	}
+	r = put_record(s, i);
+	if (r == 0)
+		r = after_rename(s, e);
+	if (r == 0 && doubt) {
+		r = bulk_recheck(s->env.bulk, e->seq, e->path, CMP_RECURSIVE);
+		if (r == 0)
+			r = bulk_recheck(s->env.bulk, e->seq, e->path2, CMP_RECURSIVE);
+	}
+	return r;
+}
+
+static int send_link(struct sender *s, size_t i, bool doubt)
+{
+	const struct wrec *e = window_at(s->w, i);
+	bool from = excluded(s, e->path, false), to = excluded(s, e->path2, false);
+	int r = 0;
+
+	if (to)
+		return put_nothing(s, i);
+	if (!from)
+		r = put_record(s, i);
+	if (r == 0 && (from || doubt || bulk_comparing(s->env.bulk)))
+		r = bulk_recheck(s->env.bulk, e->seq, e->path2, 0);
+	return r;
+}
+
+/* --- content --- */
+
+struct held {
+	struct sender *s;
+	int32_t create;
+};
+
+static int send_held(void *arg)
+{
+	struct held *h = arg;
+
+	if (h->create < 0 || h->s->created == h->create)
+		return 0;
+	h->s->created = h->create;
+	return put_record(h->s, (size_t)h->create);
+}
+
+static int send_content(struct sender *s, size_t i)
+{
+	const struct wrec *e = window_at(s->w, i);
+	struct held held = {.s = s, .create = e->create};
+	struct content c = {.stream = s->env.stream, .bulk = s->env.bulk, .open = (e->flags & JF_CLOSED) == 0, .create = send_held,
+	    .arg = &held, .locate = {.rootfd = s->env.rootfd, .w = s->w, .next = i + 1, .jdirfd = s->env.jdirfd}};
+	struct extent_set ext;
+	struct jrec rec;
+	int r;
+
+	if (e->marks & WM_DOOMED)
+		return phantoms_hollow(s->phantoms, e->ino);
+	extent_init(&ext);
+	r = window_extents(s->w, i, &ext);
+	if (r == 0 && bulk_has(s->env.bulk, e->ino)) {
+		r = bulk_extend(s->env.bulk, e->ino, e->seq, &ext, c.open);
+	} else if (r == 0 && (r = window_decode(s->w, i, &rec)) == 0) {
+		c.rec = &rec;
+		c.extents = &ext;
+		if (e->merge >= 0)
+			rec.ncopies = 0;
+		r = content_send(&c);
+		jrec_release(&rec);
+	}
+	extent_release(&ext);
+	if (r == CR_GONE)
+		return e->create >= 0 ? phantoms_skip(s->phantoms, e->ino) : phantoms_hollow(s->phantoms, e->ino);
+	if (r == CR_DONE)
+		s->files++;
+	return r == CR_WAIT ? SR_WAIT : r;
+}
+
+/* --- one record --- */
+
+static int send_plain(struct sender *s, size_t i)
+{
+	const struct wrec *e = window_at(s->w, i);
+	bool dir = e->type == JT_MKDIR || e->type == JT_RMDIR || S_ISDIR(e->mode);
+
+	if (excluded(s, e->path, dir))
+		return put_nothing(s, i);
+	if (!s->env.mirror->del && (e->type == JT_UNLINK || e->type == JT_RMDIR))
+		return put_nothing(s, i);
+	if (e->marks & WM_LATE_CREATE)
+		return put_nothing(s, i);
+	return put_record(s, i);
+}
+
+static unsigned recheck_flags(const struct wrec *e)
+{
+	return (e->flags & JF_RECURSIVE ? CMP_RECURSIVE : 0) | (e->flags & JF_CHECKSUM ? CMP_CHECKSUM : 0);
+}
+
+static int send_act(struct sender *s, size_t i, enum phantom_act act)
+{
+	const struct wrec *e = window_at(s->w, i);
+
+	if (act == PA_DROP)
+		return put_nothing(s, i);
+	if (act == PA_UNLINK)
+		return put_unlink(s, i);
+	switch (e->type) {
+	case JT_RENAME:
+		return send_rename(s, i, act == PA_DOUBT);
+	case JT_LINK:
+		return send_link(s, i, act == PA_DOUBT);
+	case JT_CONTENT:
+		return excluded(s, e->path, false) ? 0 : send_content(s, i);
+	default:
+		return send_plain(s, i);
+	}
+}
+
+/* Returns 0 (sent or not to be sent), SR_WAIT, or an error. */
+static int send_one(struct sender *s, size_t i)
+{
+	const struct wrec *e = window_at(s->w, i);
+	int r;
+
+	switch (e->type) {
+	case JT_MOUNT:
+	case JT_SEAL:
+	case JT_COLLAPSED:
+		return 0;
+	case JT_RECHECK:
+		return bulk_recheck(s->env.bulk, e->seq, e->path, recheck_flags(e));
+	default:
+		break;
+	}
+	if (e->marks & WM_MERGED)
+		return 0;
+	r = gate(s, e);
+	if (r == SR_WAIT)
+		return r;
+	r = phantoms_decide(s->phantoms, e);
+	return r < 0 ? r : send_act(s, i, (enum phantom_act)r);
+}
+
+/* --- window and position --- */
+
+static int refill(struct sender *s)
+{
+	int r;
+
+	if (s->at < window_count(s->w))
+		return 1;
+	s->at = 0;
+	s->created = -1;
+	r = window_load(s->w, s->reader);
+	return r > 0 ? 1 : r;
+}
+
+int sender_step(struct sender *s)
+{
+	unsigned n;
+	int r = refill(s);
+
+	if (r <= 0)
+		return r;
+	for (n = 0; n < SLICE && s->at < window_count(s->w); n++) {
+		const struct wrec *e = window_at(s->w, s->at);
+
+		if (!stream_live(s->env.stream))
+			return SR_WAIT;
+		r = send_one(s, s->at);
+		if (r != 0)
+			return r;
+		if (s->pos.time_ns == 0)
+			s->pos.time_ns = e->time_ns;
+		s->pos.seq = e->seq;
+		s->pos.digest = e->digest;
+		s->at++;
+		if (stream_batched(s->env.stream) >= (stream_idle(s->env.stream) ? BATCH_FIRST : BATCH_GOOD) &&
+		    (r = sender_flush(s)) < 0)
+			return r;
+	}
+	return SR_WORK;
+}
+
+static int put_pos(struct sender *s)
+{
+	const struct jhead *head = jreader_head(s->reader);
+	struct wop op = {.type = WOP_POS, .seq = s->pos.seq, .digest = s->pos.digest, .epoch = head->epoch,
+	    .flags = bulk_is_full(s->env.bulk) ? 1 : 0, .out_put = s->out};
+
+	memcpy(op.journal_id, head->journal_id, sizeof op.journal_id);
+	op.nout = bulk_outstanding(s->env.bulk, s->out);
+	s->first_out = op.nout == 0 ? 0 : s->out[0];
+	s->flushed = s->pos.seq;
+	return stream_op(s->env.stream, &op);
+}
+
+int sender_flush(struct sender *s)
+{
+	bool moved = bulk_moved(s->env.bulk);
+	int r;
+
+	if (s->pos.seq != s->flushed || moved || s->owed.n != 0) {
+		r = owed_put(&s->owed, s->env.stream);
+		if (r == 0)
+			r = put_pos(s);
+		if (r < 0)
+			return r;
+	}
+	if (stream_batched(s->env.stream) == 0)
+		return 0;
+	s->pos.time_ns = 0;
+	r = stream_flush(s->env.stream);
+	return r < 0 ? r : 1;
+}
+
+void sender_pos(const struct sender *s, struct sender_pos *out)
+{
+	*out = s->pos;
+}
+
+uint64_t sender_outstanding(const struct sender *s)
+{
+	return s->first_out;
+}
+
+uint64_t sender_waiting(const struct sender *s)
+{
+	return s->at < window_count(s->w) ? window_at(s->w, s->at)->time_ns : 0;
+}
+
+void sender_counts(const struct sender *s, uint64_t *records, uint64_t *files)
+{
+	*records = s->records;
+	*files = s->files;
+}

@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: BSD-2-Clause
+ * Live records: from the journal to operations in the stream, in order, with the transformations of DESIGN.md. */
+#ifndef TANDEM_SENDER_H
+#define TANDEM_SENDER_H
+
+#include "replicator/source/bulk.h"
+#include "proto/jreader.h"
+
+struct sender;
+
+struct sender_env {
+	struct stream *stream; /* borrowed, as all of these */
+	struct bulk *bulk;
+	const struct mirror *mirror;
+	int rootfd, jdirfd;
+};
+
+enum sender_result {
+	SR_IDLE = 0, /* no record to read */
+	SR_WORK = 1, /* some were sent */
+	SR_WAIT = 2  /* a record waits for bulk work, or for room in the stream */
+};
+
+struct sender_pos {
+	uint64_t seq, digest;
+	uint64_t time_ns; /* of the oldest record since the last flush, CLOCK_REALTIME, 0: none */
+};
+
+int sender_new(struct sender **out, const struct sender_env *env);
+void sender_free(struct sender *s);
+/* Read from here on. Borrows the reader, which stands after record seq with digest. What the window holds is forgotten. */
+void sender_read(struct sender *s, struct jreader *r, uint64_t seq, uint64_t digest);
+/* Send a slice of records. Returns enum sender_result; a stream error; or an error of the journal (E_GAP, E_CHECKSUM, E_VERSION). */
+int sender_step(struct sender *s);
+/* Put what is owed and the position, if anything moved, and flush. Returns 1 if a frame went out, 0, or an error. */
+int sender_flush(struct sender *s);
+/* The position up to which everything is in the stream. */
+void sender_pos(const struct sender *s, struct sender_pos *out);
+/* The smallest outstanding sequence number of the last POS, 0: none. */
+uint64_t sender_outstanding(const struct sender *s);
+/* The time of the oldest record in the window that is not sent, CLOCK_REALTIME ns, 0: none. */
+uint64_t sender_waiting(const struct sender *s);
+/* Records sent as operations, files sent: since sender_new. */
+void sender_counts(const struct sender *s, uint64_t *records, uint64_t *files);
+
+#endif

@@ -1,0 +1,360 @@
+/* SPDX-License-Identifier: BSD-2-Clause
+ * Verification (verify.h). A run has two looks: the first compares everything; what differs may only be on its way, so once
+ * the stream has settled those paths are compared again, and what differs still is reported. A repair needs one look: it counts
+ * what it changes. */
+#include "config.h"
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/queue.h>
+#include "proto/err.h"
+#include "proto/path.h"
+#include "replicator/source/clock.h"
+#include "replicator/source/verify.h"
+
+#define LINES_MAX 100000u /* paths remembered for the second look, and lines waiting for the client */
+
+struct line {
+	STAILQ_ENTRY(line) link;
+	char *path;
+	const char *target, *what;
+};
+
+STAILQ_HEAD(lines, line);
+
+struct vjob {
+	unsigned flags;      /* immutable */
+	pthread_mutex_t lock; /* protects what follows */
+	pthread_cond_t cond;
+	int refs, running;
+	bool cancelled;
+	struct lines lines;
+	uint64_t differences, repaired;
+	char error[256];
+};
+
+enum look { LOOK_FIRST, LOOK_SETTLE, LOOK_SECOND, LOOK_FINISH, LOOK_OVER };
+
+struct vrun {
+	struct vjob *job;
+	const char *target;
+	struct compare *c;
+	struct stream *stream; /* borrowed */
+	enum look look;
+	struct lines doubtful;
+	size_t ndoubtful;
+	uint64_t differences, failed;
+	uint64_t mark;         /* record that must be applied before the next look */
+	bool starved;
+	char error[256];
+};
+
+int vjob_new(struct vjob **out, unsigned flags, int ntargets)
+{
+	struct vjob *j = calloc(1, sizeof *j);
+	pthread_condattr_t attr;
+
+	*out = j;
+	if (j == NULL)
+		return -ENOMEM;
+	j->flags = flags;
+	j->refs = 1;
+	j->running = ntargets;
+	STAILQ_INIT(&j->lines);
+	pthread_mutex_init(&j->lock, NULL);
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&j->cond, &attr);
+	pthread_condattr_destroy(&attr);
+	return 0;
+}
+
+void vjob_ref(struct vjob *j)
+{
+	pthread_mutex_lock(&j->lock);
+	j->refs++;
+	pthread_mutex_unlock(&j->lock);
+}
+
+static void lines_free(struct lines *l)
+{
+	struct line *x;
+
+	while ((x = STAILQ_FIRST(l)) != NULL) {
+		STAILQ_REMOVE_HEAD(l, link);
+		free(x->path);
+		free(x);
+	}
+}
+
+void vjob_unref(struct vjob *j)
+{
+	int left;
+
+	pthread_mutex_lock(&j->lock);
+	left = --j->refs;
+	pthread_mutex_unlock(&j->lock);
+	if (left > 0)
+		return;
+	lines_free(&j->lines);
+	pthread_cond_destroy(&j->cond);
+	pthread_mutex_destroy(&j->lock);
+	free(j);
+}
+
+unsigned vjob_flags(const struct vjob *j)
+{
+	return j->flags;
+}
+
+static struct line *line_new(const char *target, const char *path, const char *what)
+{
+	struct line *x = malloc(sizeof *x);
+
+	if (x == NULL)
+		return NULL;
+	x->target = target;
+	x->what = what;
+	x->path = strdup(path);
+	if (x->path == NULL) {
+		free(x);
+		return NULL;
+	}
+	return x;
+}
+
+void vjob_found(struct vjob *j, const char *target, const char *path, const char *what)
+{
+	struct line *x = line_new(target, path, what);
+
+	if (x == NULL)
+		return;
+	pthread_mutex_lock(&j->lock);
+	STAILQ_INSERT_TAIL(&j->lines, x, link);
+	pthread_cond_signal(&j->cond);
+	pthread_mutex_unlock(&j->lock);
+}
+
+void vjob_done(struct vjob *j, const char *target, uint64_t differences, uint64_t repaired, const char *error)
+{
+	pthread_mutex_lock(&j->lock);
+	j->differences += differences;
+	j->repaired += repaired;
+	if (error != NULL && j->error[0] == '\0')
+		snprintf(j->error, sizeof j->error, "%s: %s", target, error);
+	j->running--;
+	pthread_cond_signal(&j->cond);
+	pthread_mutex_unlock(&j->lock);
+}
+
+void vjob_cancel(struct vjob *j)
+{
+	pthread_mutex_lock(&j->lock);
+	j->cancelled = true;
+	pthread_mutex_unlock(&j->lock);
+}
+
+bool vjob_cancelled(struct vjob *j)
+{
+	bool c;
+
+	pthread_mutex_lock(&j->lock);
+	c = j->cancelled;
+	pthread_mutex_unlock(&j->lock);
+	return c;
+}
+
+static json_t *packet_locked(struct vjob *j, bool *more)
+{
+	struct line *x = STAILQ_FIRST(&j->lines);
+	json_t *p;
+
+	*more = x != NULL;
+	if (x == NULL && j->running > 0)
+		return NULL;
+	if (x == NULL) {
+		p = json_pack("{s:b, s:I, s:I}", "ok", j->error[0] == '\0', "differences", (json_int_t)j->differences, "repaired",
+		    (json_int_t)j->repaired);
+		if (j->error[0] != '\0')
+			json_object_set_new(p, "error", json_string(j->error));
+		return p;
+	}
+	STAILQ_REMOVE_HEAD(&j->lines, link);
+	p = json_pack("{s:b, s:b, s:s, s:s}", "ok", 1, "more", 1, "target", x->target, "what", x->what);
+	json_object_set_new(p, "path", json_string(x->path));
+	if (json_object_get(p, "path") == NULL) { /* not UTF-8 */
+		char shown[4096];
+
+		json_object_set_new(p, "path", json_string(path_show(shown, sizeof shown, x->path)));
+	}
+	free(x->path);
+	free(x);
+	return p;
+}
+
+json_t *vjob_take(struct vjob *j, int timeout_ms, bool *more)
+{
+	struct timespec until;
+	json_t *p;
+	int r = 0;
+
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	until.tv_sec += timeout_ms / 1000;
+	until.tv_nsec += (long)(timeout_ms % 1000) * 1000000;
+	if (until.tv_nsec >= 1000000000)
+		until.tv_sec++, until.tv_nsec -= 1000000000;
+	pthread_mutex_lock(&j->lock);
+	while ((p = packet_locked(j, more)) == NULL && r == 0)
+		r = pthread_cond_timedwait(&j->cond, &j->lock, &until);
+	pthread_mutex_unlock(&j->lock);
+	return p;
+}
+
+/* --- run --- */
+
+static bool reporting(const struct vrun *v)
+{
+	return (vjob_flags(v->job) & CMP_REPORT) != 0;
+}
+
+static void differs(void *arg, const char *path, const char *what)
+{
+	struct vrun *v = arg;
+	struct line *x;
+
+	if (!reporting(v) || v->look == LOOK_SECOND) {
+		v->differences++;
+		vjob_found(v->job, v->target, path, what);
+		return;
+	}
+	if (v->ndoubtful == LINES_MAX || (x = line_new(v->target, path, what)) == NULL)
+		return;
+	v->ndoubtful++;
+	STAILQ_INSERT_TAIL(&v->doubtful, x, link);
+}
+
+static void failed(void *arg, const char *path, int err, const char *text)
+{
+	struct vrun *v = arg;
+	char shown[160];
+
+	v->failed++;
+	if (v->error[0] == '\0')
+		snprintf(v->error, sizeof v->error, "%s: %s%s%s", path_show(shown, sizeof shown, path), text, err != 0 ? ": " : "",
+		    err != 0 ? err_text(err) : "");
+}
+
+static void guarded(void *arg, uint64_t n, uint64_t total)
+{
+	struct vrun *v = arg;
+
+	snprintf(v->error, sizeof v->error, "the delete guard stopped %llu deletions of %llu entries", (unsigned long long)n,
+	    (unsigned long long)total);
+}
+
+int vrun_new(struct vrun **out, struct vjob *j, const char *target, const struct compare_env *env)
+{
+	struct vrun *v = calloc(1, sizeof *v);
+	struct compare_env ce = *env;
+	int r;
+
+	*out = NULL;
+	if (v == NULL)
+		return -ENOMEM;
+	STAILQ_INIT(&v->doubtful);
+	v->target = target;
+	v->job = j;
+	v->stream = env->stream;
+	ce.differs = differs;
+	ce.failed = failed;
+	ce.guarded = guarded;
+	ce.arg = v;
+	r = compare_new(&v->c, &ce);
+	if (r == 0)
+		r = compare_add(v->c, "", CMP_RECURSIVE | vjob_flags(j));
+	if (r < 0) {
+		compare_free(v->c);
+		free(v);
+		return r;
+	}
+	vjob_ref(j);
+	*out = v;
+	return 0;
+}
+
+void vrun_free(struct vrun *v, const char *error)
+{
+	if (v == NULL)
+		return;
+	if (v->look != LOOK_OVER)
+		vjob_done(v->job, v->target, v->differences, 0, error);
+	lines_free(&v->doubtful);
+	compare_free(v->c);
+	vjob_unref(v->job);
+	free(v);
+}
+
+struct compare *vrun_compare(struct vrun *v)
+{
+	v->starved = false;
+	return v->c;
+}
+
+static int second_look(struct vrun *v)
+{
+	struct line *x;
+	int r = 0;
+
+	STAILQ_FOREACH(x, &v->doubtful, link)
+		if (r == 0)
+			r = compare_add(v->c, x->path, vjob_flags(v->job));
+	v->look = LOOK_SECOND;
+	v->starved = false;
+	lines_free(&v->doubtful);
+	return r < 0 ? r : 1;
+}
+
+static int finish(struct vrun *v)
+{
+	struct compare_progress p;
+
+	compare_progress(v->c, &p);
+	vjob_done(v->job, v->target, v->differences, reporting(v) ? 0 : v->differences, v->error[0] != '\0' ? v->error : NULL);
+	v->look = LOOK_OVER;
+	return 2;
+}
+
+int vrun_step(struct vrun *v, uint64_t applied, uint64_t head)
+{
+	bool settled = applied >= v->mark;
+	int r;
+
+	if (vjob_cancelled(v->job) && reporting(v))
+		return finish(v);
+	if (compare_busy(v->c)) {
+		if (v->starved)
+			return 0;
+		stream_tag(v->stream, 1);
+		r = compare_step(v->c);
+		v->starved = r == 0;
+		return r;
+	}
+	switch (v->look) {
+	case LOOK_FIRST:
+		v->look = reporting(v) && v->ndoubtful != 0 ? LOOK_SETTLE : LOOK_FINISH;
+		v->mark = head;
+		return 1;
+	case LOOK_SETTLE:
+		return settled ? second_look(v) : 0;
+	case LOOK_SECOND:
+		v->look = LOOK_FINISH;
+		v->mark = 0;
+		return 1;
+	case LOOK_FINISH:
+		return settled ? finish(v) : 0;
+	case LOOK_OVER:
+		break;
+	}
+	return 2;
+}
