@@ -182,7 +182,7 @@ void ctl_start_hint(const struct ctl_mirror *cm, bool replicator, char *out, siz
 	const char *prog = replicator ? "tandem-replicator" : "tandemfs";
 
 	if (!cm->configured)
-		snprintf(out, size, "start tandemfs again as before (--target URL --password-file F SOURCE)");
+		snprintf(out, size, "tandemfs --target URL --password-file FILE SOURCE, as before");
 	else if (strcmp(cm->config, MIRROR_CONF_DEFAULT) == 0)
 		snprintf(out, size, "%s %s", prog, cm->name);
 	else

@@ -99,6 +99,19 @@ static void print_target(const json_t *t, const char *name)
 	print_errors(t, name);
 }
 
+static void print_source(const json_t *s)
+{
+	const char *source = ctl_str(s, "source"), *mountpoint = ctl_str(s, "mountpoint");
+	char text[1024];
+
+	if (*source == '\0')
+		return;
+	printf("  source  %s", ctl_show_text(text, sizeof(text), source));
+	if (strcmp(mountpoint, source) != 0)
+		printf(", mounted at %s", ctl_show_text(text, sizeof(text), mountpoint));
+	printf("%s\n", ctl_bool(s, "mount") ? "" : " (not mounted)");
+}
+
 void status_print(const json_t *s)
 {
 	const char *name = ctl_str(s, "name");
@@ -107,10 +120,7 @@ void status_print(const json_t *s)
 	json_t *t;
 
 	printf("%s: %s\n", name, state_text(ctl_str(s, "state")));
-	printf("  source  %s", ctl_show_text(text, sizeof(text), ctl_str(s, "source")));
-	if (strcmp(ctl_str(s, "mountpoint"), ctl_str(s, "source")) != 0)
-		printf(", mounted at %s", ctl_show_text(text, sizeof(text), ctl_str(s, "mountpoint")));
-	printf("%s\n", ctl_bool(s, "mount") ? "" : " (not mounted)");
+	print_source(s);
 	if (json_object_get(s, "seq"))
 		printf("  journal at %llu", (unsigned long long)ctl_u64(s, "seq"));
 	if (json_object_get(s, "journal_bytes"))
