@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause
- * The grammar of rsyncd.conf. A first pass cuts the text into logical lines (continuations joined, the number of
- * the first physical line kept), a second gives each its meaning. Names are compared squashed: without blanks
- * and underscores, in lower case. */
+ * The grammar of rsyncd.conf. A first pass cuts the text into logical lines (continuations joined, the number
+ * of the first physical line kept), a second gives each its meaning. Names are compared squashed: without
+ * blanks and underscores, in lower case. */
 #include "config.h"
 
 #include <ctype.h>
@@ -154,7 +154,9 @@ static int take_header(struct conf *c, char *s, int line, size_t *at)
 	collapse(name, false);
 	if (*rest != '\0')
 		conf_add_diag(c, CONF_ERROR, line,
-		    "text after the section header [%s]: \"%s\"; move it, also a comment, to a line of its own", name, rest);
+			      "text after the section header [%s]: \"%s\"; move it, also a comment, to a "
+			      "line of its own",
+			      name, rest);
 	if (*name == '\0')
 		conf_add_diag(c, CONF_ERROR, line, "the section has no name: write [NAME]");
 	if (strcasecmp(name, "global") == 0) { /* as in rsyncd.conf: back to the first part */
@@ -163,7 +165,8 @@ static int take_header(struct conf *c, char *s, int line, size_t *at)
 	}
 	for (size_t i = 1; i < c->nsections; i++)
 		if (*name != '\0' && strcmp(c->sections[i].name, name) == 0)
-			conf_add_diag(c, CONF_ERROR, line,
+			conf_add_diag(
+			    c, CONF_ERROR, line,
 			    "section [%s] is there already, at line %d; rename or merge one of them", name,
 			    c->sections[i].line);
 	*at = c->nsections;
@@ -175,7 +178,8 @@ static int take_entry(struct conf *c, char *s, int line, size_t at)
 	char *eq = strchr(s, '='), *key, *value = NULL;
 
 	if (*s == '&') {
-		conf_add_diag(c, CONF_ERROR, line,
+		conf_add_diag(
+		    c, CONF_ERROR, line,
 		    "%.*s is not supported: put the lines of the other file here, or start a daemon per file",
 		    (int)strcspn(s, " \t"), s);
 		return 0;
@@ -187,7 +191,8 @@ static int take_entry(struct conf *c, char *s, int line, size_t at)
 	key = trim(s);
 	collapse(key, true);
 	if (eq == NULL)
-		conf_add_diag(c, CONF_ERROR, line, "\"%s\" has no '=': write KEY = VALUE, or begin a comment with #", key);
+		conf_add_diag(c, CONF_ERROR, line,
+			      "\"%s\" has no '=': write KEY = VALUE, or begin a comment with #", key);
 	else if (*key == '\0') {
 		conf_add_diag(c, CONF_ERROR, line, "no key before the '='");
 		return 0;
@@ -203,7 +208,8 @@ static int take_line(struct conf *c, char *s, int line, size_t *at)
 	return *s == '[' ? take_header(c, s, line, at) : take_entry(c, s, line, *at);
 }
 
-/* End the physical line at s, in place; *next is the one after it. Returns its length without blanks at its end. */
+/* End the physical line at s, in place; *next is the one after it. Returns its length without blanks at its
+ * end. */
 static size_t cut_line(char *s, char **next, char *end)
 {
 	char *nl = memchr(s, '\n', (size_t)(end - s));
@@ -238,7 +244,8 @@ static int parse(struct conf *c, char *text, size_t n)
 			line++;
 			len = cut_line(s, &next, end);
 			to--;
-			memmove(to, s, len + 1); /* always backwards: the joined line is shorter than the lines it came from */
+			memmove(to, s, len + 1); /* always backwards: the joined line is shorter than the
+						    lines it came from */
 			to += len;
 		}
 		r = take_line(c, joined, first, &at);
@@ -304,7 +311,8 @@ static const char *skip_soft(const char *s)
 /* Compare two names squashed. */
 static bool same_name(const char *a, const char *b)
 {
-	for (a = skip_soft(a), b = skip_soft(b); *a != '\0' && *b != '\0'; a = skip_soft(a + 1), b = skip_soft(b + 1))
+	for (a = skip_soft(a), b = skip_soft(b); *a != '\0' && *b != '\0';
+	     a = skip_soft(a + 1), b = skip_soft(b + 1))
 		if (tolower((unsigned char)*a) != tolower((unsigned char)*b))
 			return false;
 	return *a == *b;
@@ -347,8 +355,9 @@ int conf_check_comment(struct conf *c, const struct conf_entry *e)
 		if (p == e->value || !blank(p[-1]))
 			continue;
 		conf_add_diag(c, CONF_ERROR, e->line,
-		    "%s = %s: a comment after a value would become a part of it; move \"%s\" to a line of its own", e->key,
-		    e->value, p);
+			      "%s = %s: a comment after a value would become a part of it; move \"%s\" to a "
+			      "line of its own",
+			      e->key, e->value, p);
 		return E_CONF;
 	}
 	return 0;
@@ -359,8 +368,8 @@ int conf_bool(struct conf *c, const struct conf_entry *e, bool *out)
 	static const struct {
 		const char *word;
 		bool value;
-	} words[] = {{"yes", true}, {"true", true}, {"1", true}, {"on", true}, {"no", false}, {"false", false},
-	    {"0", false}, {"off", false}};
+	} words[] = {{"yes", true}, {"true", true},   {"1", true},  {"on", true},
+		     {"no", false}, {"false", false}, {"0", false}, {"off", false}};
 
 	if (e == NULL)
 		return 0;
@@ -388,8 +397,8 @@ int conf_num(struct conf *c, const struct conf_entry *e, long long min, long lon
 		return 0;
 	}
 	if (conf_check_comment(c, e) == 0)
-		conf_add_diag(c, CONF_ERROR, e->line, "%s = %s: must be a number from %lld to %lld", e->key, shown(e), min,
-		    max);
+		conf_add_diag(c, CONF_ERROR, e->line, "%s = %s: must be a number from %lld to %lld", e->key,
+			      shown(e), min, max);
 	return E_CONF;
 }
 
@@ -425,7 +434,8 @@ int conf_size(struct conf *c, const struct conf_entry *e, uint64_t *out)
 	if (e == NULL || parse_size(shown(e), out))
 		return 0;
 	if (conf_check_comment(c, e) == 0)
-		conf_add_diag(c, CONF_ERROR, e->line, "%s = %s: must be a number of bytes, like 65536, 512K, 20M, 4G or 1T",
-		    e->key, shown(e));
+		conf_add_diag(c, CONF_ERROR, e->line,
+			      "%s = %s: must be a number of bytes, like 65536, 512K, 20M, 4G or 1T", e->key,
+			      shown(e));
 	return E_CONF;
 }

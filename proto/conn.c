@@ -1,16 +1,17 @@
 /* SPDX-License-Identifier: BSD-2-Clause
  * Frames on a running connection.
  *
- * Bytes on their way out pass two buffers: conn_put appends frames to `out`; conn_io encrypts from it into `wire`,
- * several frames to a TLS record, and sends `wire` in large pieces. `wire` is kept short, so that a frame put
- * now overtakes nothing but is not stuck behind megabytes either; TCP_NOTSENT_LOWAT does the same in the kernel.
+ * Bytes on their way out pass two buffers: conn_put appends frames to `out`; conn_io encrypts from it into
+ * `wire`, several frames to a TLS record, and sends `wire` in large pieces. `wire` is kept short, so that a
+ * frame put now overtakes nothing but is not stuck behind megabytes either; TCP_NOTSENT_LOWAT does the same
+ * in the kernel.
  *
  * On the way in OpenSSL reads ahead 64 KiB at a time; conn_io decrypts into `in` until the socket is empty, a
  * budget is used up (`more` is set) or enough is there that the owner should take first. conn_get only moves
  * along `in`, the next conn_io makes the space free.
  *
- * A connection ends once: `err` is set and stays. Frames that arrived before the end are delivered first: a REFUSE
- * followed by a close must reach the operator. */
+ * A connection ends once: `err` is set and stays. Frames that arrived before the end are delivered first: a
+ * REFUSE followed by a close must reach the operator. */
 #include "config.h"
 
 #include <errno.h>
@@ -26,22 +27,23 @@
 #include "proto/conn_int.h"
 #include "proto/err.h"
 
-#define OUT_MAX      (64u << 20)  /* bytes queued by conn_put */
-#define WIRE_HIGH    (128u << 10) /* encrypted bytes kept while the socket is full */
-#define IN_HIGH      (1u << 20)   /* decrypted bytes beyond which the owner must take frames first */
-#define IN_MAX       (FRAME_HEADER + FRAME_MAX + 2 * IN_HIGH)
-#define READ_PIECE   (16u << 10) /* bytes: one TLS record */
-#define WRITE_PIECE  (64u << 10) /* bytes given to OpenSSL at once */
-#define READ_BUDGET  (1u << 20)  /* bytes read by one conn_io, so that writing gets its turn */
-#define REKEY_AFTER  (1u << 22)  /* records; AES-GCM wants a new key well before 2^24 (RFC 8446, 5.5) */
-#define LINGER_MS    1000        /* a closing server waits so long for the client to read what was said last */
+#define OUT_MAX	    (64u << 20)	 /* bytes queued by conn_put */
+#define WIRE_HIGH   (128u << 10) /* encrypted bytes kept while the socket is full */
+#define IN_HIGH	    (1u << 20)	 /* decrypted bytes beyond which the owner must take frames first */
+#define IN_MAX	    (FRAME_HEADER + FRAME_MAX + 2 * IN_HIGH)
+#define READ_PIECE  (16u << 10) /* bytes: one TLS record */
+#define WRITE_PIECE (64u << 10) /* bytes given to OpenSSL at once */
+#define READ_BUDGET (1u << 20)	/* bytes read by one conn_io, so that writing gets its turn */
+#define REKEY_AFTER (1u << 22)	/* records; AES-GCM wants a new key well before 2^24 (RFC 8446, 5.5) */
+#define LINGER_MS   1000	/* a closing server waits so long for the client to read what was said last */
 
 /* --- the socket below TLS --- */
 
 int conn_flush(struct conn *c)
 {
 	while (buf_left(&c->wire) > 0) {
-		ssize_t n = send(c->fd, c->wire.data + c->wire.off, buf_left(&c->wire), MSG_NOSIGNAL | MSG_DONTWAIT);
+		ssize_t n =
+		    send(c->fd, c->wire.data + c->wire.off, buf_left(&c->wire), MSG_NOSIGNAL | MSG_DONTWAIT);
 
 		if (n < 0 && errno == EINTR)
 			continue;
@@ -183,8 +185,8 @@ struct conn *conn_new(int fd, bool server)
 	return c;
 }
 
-/* Closing a socket while unread bytes wait in it resets the connection, and the reset destroys what we said last
- * at the peer. So: end our direction, then read until the peer has closed too. */
+/* Closing a socket while unread bytes wait in it resets the connection, and the reset destroys what we said
+ * last at the peer. So: end our direction, then read until the peer has closed too. */
 static void conn_linger(struct conn *c)
 {
 	int64_t deadline = conn_now() + LINGER_MS;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause
- * What conn.c (frames on a running connection) and conn_open.c (greeting, TLS) share; nobody else includes it. */
+ * What conn.c (frames on a running connection) and conn_open.c (greeting, TLS) share; nobody else includes
+ * it. */
 #ifndef TANDEM_CONN_INT_H
 #define TANDEM_CONN_INT_H
 
@@ -12,9 +13,9 @@
 
 struct conn {
 	/* Immutable after the handshake. */
-	int fd;       /* non-blocking; owned */
-	bool server;  /* made by conn_accept */
-	bool open;    /* the handshake is done */
+	int fd;	     /* non-blocking; owned */
+	bool server; /* made by conn_accept */
+	bool open;   /* the handshake is done */
 	SSL_CTX *ctx;
 	SSL *ssl;
 	BIO_METHOD *meth; /* of the BIO below ssl, which reads and writes fd through us */
@@ -23,22 +24,22 @@ struct conn {
 
 	/* Only during the handshake. */
 	char identity[PSK_IDENTITY_MAX]; /* client */
-	uint8_t key[PSK_LEN];            /* client */
-	conn_psk_fn find;                /* server */
+	uint8_t key[PSK_LEN];		 /* client */
+	conn_psk_fn find;		 /* server */
 	void *find_arg;
 
 	/* Owner's thread. */
-	struct buf out;    /* frames to encrypt */
+	struct buf out;	   /* frames to encrypt */
 	struct buf wire;   /* encrypted, to send */
-	struct buf in;     /* decrypted bytes */
+	struct buf in;	   /* decrypted bytes */
 	struct buf plain;  /* the frame last expanded */
-	int sys_err;       /* errno of the last failed socket call, 0 if none */
-	int err;           /* why the connection is over, 0 while it lives */
-	int frame_err;     /* what conn_get found wrong, for ever after */
-	bool eof;          /* the socket gave its end */
-	bool more;         /* conn_io stopped reading before the socket or TLS was empty */
+	int sys_err;	   /* errno of the last failed socket call, 0 if none */
+	int err;	   /* why the connection is over, 0 while it lives */
+	int frame_err;	   /* what conn_get found wrong, for ever after */
+	bool eof;	   /* the socket gave its end */
+	bool more;	   /* conn_io stopped reading before the socket or TLS was empty */
 	uint32_t records;  /* TLS records sent under the present key */
-	uint64_t sent;     /* bytes on the socket */
+	uint64_t sent;	   /* bytes on the socket */
 	uint64_t received; /* bytes on the socket */
 };
 

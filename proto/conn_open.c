@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause
  * How a connection comes about: TCP, greeting, TLS 1.3 with an external pre-shared key.
  *
- * Both sides have nothing but the key, so the handshake authenticates both: the client's binder and the server's Finished
- * can only be made with it. Certificates, tickets, renegotiation and every cipher but one are off. A name the
- * server does not know gets a random key: its handshake fails with the same alert as a wrong password's. */
+ * Both sides have nothing but the key, so the handshake authenticates both: the client's binder and the
+ * server's Finished can only be made with it. Certificates, tickets, renegotiation and every cipher but one
+ * are off. A name the server does not know gets a random key: its handshake fails with the same alert as a
+ * wrong password's. */
 #include "config.h"
 
 #include <errno.h>
@@ -26,12 +27,13 @@
 
 #define GREETING_MAGIC "TANDEM1\n"
 #define MAGIC_LEN      8
-#define CIPHER         "TLS_AES_128_GCM_SHA256"
-#define NOTSENT_LOWAT  (128 << 10) /* bytes the kernel may hold unsent: live changes must not queue behind bulk */
-#define READ_AHEAD     (64u << 10) /* bytes */
-#define KEEP_IDLE      30          /* s before the first keepalive */
-#define KEEP_INTERVAL  10          /* s */
-#define KEEP_COUNT     3
+#define CIPHER	       "TLS_AES_128_GCM_SHA256"
+#define NOTSENT_LOWAT                                                                                        \
+	(128 << 10) /* bytes the kernel may hold unsent: live changes must not queue behind bulk */
+#define READ_AHEAD    (64u << 10) /* bytes */
+#define KEEP_IDLE     30	  /* s before the first keepalive */
+#define KEEP_INTERVAL 10	  /* s */
+#define KEEP_COUNT    3
 
 struct where {
 	const char *host;
@@ -67,7 +69,8 @@ static SSL_SESSION *psk_session(SSL *ssl, const uint8_t key[PSK_LEN])
 
 	if (s == NULL)
 		return NULL;
-	if (cipher == NULL || SSL_SESSION_set1_master_key(s, key, PSK_LEN) != 1 || SSL_SESSION_set_cipher(s, cipher) != 1 ||
+	if (cipher == NULL || SSL_SESSION_set1_master_key(s, key, PSK_LEN) != 1 ||
+	    SSL_SESSION_set_cipher(s, cipher) != 1 ||
 	    SSL_SESSION_set_protocol_version(s, TLS1_3_VERSION) != 1) {
 		SSL_SESSION_free(s);
 		return NULL;
@@ -108,7 +111,8 @@ static SSL_CTX *tls_context(bool server)
 	if (ctx == NULL)
 		return NULL;
 	if (SSL_CTX_set_min_proto_version(ctx, TLS1_3_VERSION) != 1 ||
-	    SSL_CTX_set_max_proto_version(ctx, TLS1_3_VERSION) != 1 || SSL_CTX_set_ciphersuites(ctx, CIPHER) != 1 ||
+	    SSL_CTX_set_max_proto_version(ctx, TLS1_3_VERSION) != 1 ||
+	    SSL_CTX_set_ciphersuites(ctx, CIPHER) != 1 ||
 	    SSL_CTX_set1_groups_list(ctx, "X25519:P-256") != 1) {
 		SSL_CTX_free(ctx);
 		return NULL;
@@ -122,7 +126,8 @@ static SSL_CTX *tls_context(bool server)
 	if (server) {
 		SSL_CTX_set_psk_find_session_callback(ctx, psk_find);
 	} else {
-		SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER, NULL); /* no authority is known: no certificate will do */
+		SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER,
+				   NULL); /* no authority is known: no certificate will do */
 		SSL_CTX_set_psk_use_session_callback(ctx, psk_use);
 	}
 	return ctx;
@@ -137,7 +142,8 @@ static int tls_init(struct conn *c)
 	return conn_attach(c);
 }
 
-/* An error of the handshake as one of ours. The two sides of a wrong key are a failed binder (server) and an alert (client). */
+/* An error of the handshake as one of ours. The two sides of a wrong key are a failed binder (server) and an
+ * alert (client). */
 static int tls_reason(const struct conn *c, int ssl_error)
 {
 	int reason = ERR_GET_REASON(ERR_peek_error());
@@ -232,7 +238,8 @@ static int socket_connect(const struct addrinfo *a, int64_t deadline)
 
 static int resolve(const struct where *w, struct addrinfo **list)
 {
-	struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = AI_ADDRCONFIG};
+	struct addrinfo hints = {
+	    .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = AI_ADDRCONFIG};
 	size_t n = strlen(w->host);
 	char host[NI_MAXHOST], port[16];
 	int r;
@@ -247,8 +254,9 @@ static int resolve(const struct where *w, struct addrinfo **list)
 		return 0;
 	if (r == EAI_SYSTEM)
 		return fail(w, -errno, "cannot resolve the name: %s", strerror(errno));
-	return fail(w, -EHOSTUNREACH, "cannot resolve the name: %s; check the target's URL and the name service",
-	    gai_strerror(r));
+	return fail(w, -EHOSTUNREACH,
+		    "cannot resolve the name: %s; check the target's URL and the name service",
+		    gai_strerror(r));
 }
 
 static const char *connect_remedy(int err)
@@ -313,7 +321,7 @@ static int greeting_read(struct conn *c, const struct where *w, int64_t deadline
 
 		if (n == 0)
 			return fail(w, -ECONNRESET,
-			    "closed the connection before its greeting; see tandemd's log there");
+				    "closed the connection before its greeting; see tandemd's log there");
 		if (n < 0 && errno != EAGAIN && errno != EINTR)
 			return fail(w, -errno, "no greeting: %s", strerror(errno));
 		if (n > 0) {
@@ -346,8 +354,9 @@ static int greeting_take(struct conn *c, const struct where *w, int64_t deadline
 	for (int i = 0; i < 8; i++)
 		snprintf(reference + 2 * i, 3, "%02x", g[CONN_REFERENCE_OFF + i]);
 	if (low > CONN_VERSION || high < CONN_VERSION)
-		return fail(w, E_VERSION, "speaks protocol versions %u to %u, this side %d; upgrade the older one", low,
-		    high, CONN_VERSION);
+		return fail(w, E_VERSION,
+			    "speaks protocol versions %u to %u, this side %d; upgrade the older one", low,
+			    high, CONN_VERSION);
 	return 0;
 }
 
@@ -376,16 +385,18 @@ static int client_open(struct conn *c, const struct where *w, int64_t deadline)
 	r = tls_handshake(c, deadline);
 	if (r == E_AUTH)
 		return fail(w, r,
-		    "refused user \"%s\" for module \"%s\": the user, the module or the password is wrong; tandemd's log there "
-		    "says which under reference %s",
-		    c->user, c->module, reference);
+			    "refused user \"%s\" for module \"%s\": the user, the module or the password is "
+			    "wrong; tandemd's log there "
+			    "says which under reference %s",
+			    c->user, c->module, reference);
 	if (r != 0)
-		return fail(w, r, "TLS handshake failed: %s (reference %s in tandemd's log there)", err_text(r), reference);
+		return fail(w, r, "TLS handshake failed: %s (reference %s in tandemd's log there)",
+			    err_text(r), reference);
 	return 0;
 }
 
 int conn_connect(struct conn **out, const char *host, int port, const char *user, const char *module,
-    const uint8_t key[PSK_LEN], int timeout_ms, char *why, size_t size)
+		 const uint8_t key[PSK_LEN], int timeout_ms, char *why, size_t size)
 {
 	struct where w = {.host = host, .port = port, .why = why, .size = size};
 	int64_t deadline = conn_now() + timeout_ms;
@@ -422,7 +433,8 @@ int conn_connect(struct conn **out, const char *host, int port, const char *user
 	return 0;
 }
 
-int conn_accept(struct conn **out, int fd, const uint8_t reference[8], conn_psk_fn find, void *arg, int timeout_ms)
+int conn_accept(struct conn **out, int fd, const uint8_t reference[8], conn_psk_fn find, void *arg,
+		int timeout_ms)
 {
 	int64_t deadline = conn_now() + timeout_ms;
 	struct conn *c = conn_new(fd, true);

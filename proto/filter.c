@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: BSD-2-Clause
  * rsync's filter patterns.
  *
- * What a pattern is compared with depends on its form, as in rsync's exclude.c: without a slash and without ** it is the last
- * component; anchored it is the whole path; with slashes it is as many last components as it has; with ** it is
- * every tail of the path that begins at a component. A pattern that ends in three stars after a slash also
- * matches the directory before them. A backslash quotes only in patterns that hold a wildcard. */
+ * What a pattern is compared with depends on its form, as in rsync's exclude.c: without a slash and without
+ * ** it is the last component; anchored it is the whole path; with slashes it is as many last components as
+ * it has; with ** it is every tail of the path that begins at a component. A pattern that ends in three stars
+ * after a slash also matches the directory before them. A backslash quotes only in patterns that hold a
+ * wildcard. */
 #include "config.h"
 
 #include <ctype.h>
@@ -21,8 +22,8 @@
 
 /* --- wildcards --- */
 
-/* ABORT says that the text ended too early: no later start of an outer star can help. ABORT_STARSTAR: nor can a later
- * start within this component. Without them a pattern like *a*a*a takes exponential time. */
+/* ABORT says that the text ended too early: no later start of an outer star can help. ABORT_STARSTAR: nor can
+ * a later start within this component. Without them a pattern like *a*a*a takes exponential time. */
 enum wild { WILD_NO, WILD_YES, WILD_ABORT, WILD_ABORT_STARSTAR };
 
 static unsigned char fold(unsigned char ch, bool icase)
@@ -35,9 +36,9 @@ static bool class_named(const char *name, size_t n, int ch)
 	static const struct {
 		const char *name;
 		int (*is)(int);
-	} v[] = {{"alnum", isalnum}, {"alpha", isalpha}, {"blank", isblank}, {"cntrl", iscntrl}, {"digit", isdigit},
-	    {"graph", isgraph}, {"lower", islower}, {"print", isprint}, {"punct", ispunct}, {"space", isspace},
-	    {"upper", isupper}, {"xdigit", isxdigit}};
+	} v[] = {{"alnum", isalnum}, {"alpha", isalpha}, {"blank", isblank}, {"cntrl", iscntrl},
+		 {"digit", isdigit}, {"graph", isgraph}, {"lower", islower}, {"print", isprint},
+		 {"punct", ispunct}, {"space", isspace}, {"upper", isupper}, {"xdigit", isxdigit}};
 
 	for (size_t i = 0; i < sizeof(v) / sizeof(v[0]); i++)
 		if (strlen(v[i].name) == n && strncmp(v[i].name, name, n) == 0)
@@ -56,7 +57,8 @@ static const char *class_char(const char *p, unsigned char *out)
 	return p + 1;
 }
 
-/* p is after '['. Returns the place after ']' and whether ch is in the class, or NULL if it is never closed. */
+/* p is after '['. Returns the place after ']' and whether ch is in the class, or NULL if it is never closed.
+ */
 static const char *class_match(const char *p, unsigned char ch, bool icase, bool *in)
 {
 	bool negate = *p == '!' || *p == '^', found = false;

@@ -8,11 +8,11 @@
 #include <stddef.h>
 
 struct filter_rule {
-	char *pattern;    /* without the slashes that anchor it or make it match directories only */
+	char *pattern; /* without the slashes that anchor it or make it match directories only */
 	bool include, anchored, dir_only;
-	bool wild;        /* holds *, ? or [ */
-	bool deep;        /* holds ** */
-	bool subtree;     /* ends in a slash and three stars: matches the directory before them too */
+	bool wild;	  /* holds *, ? or [ */
+	bool deep;	  /* holds ** */
+	bool subtree;	  /* ends in a slash and three stars: matches the directory before them too */
 	unsigned slashes; /* in pattern */
 };
 
@@ -23,9 +23,11 @@ struct filter {
 
 void filter_init(struct filter *f);
 void filter_release(struct filter *f);
-/* Add one rule: "PATTERN", "- PATTERN" or "+ PATTERN"; include is what an unprefixed pattern means. Returns 0, -EINVAL or -ENOMEM. */
+/* Add one rule: "PATTERN", "- PATTERN" or "+ PATTERN"; include is what an unprefixed pattern means. Returns
+ * 0, -EINVAL or -ENOMEM. */
 int filter_add(struct filter *f, const char *rule, bool include);
-/* Add the rules of a file, one per line; blank lines and lines beginning with # or ; are comments. Returns 0 or -errno. */
+/* Add the rules of a file, one per line; blank lines and lines beginning with # or ; are comments. Returns 0
+ * or -errno. */
 int filter_add_file(struct filter *f, const char *file, bool include);
 /* Say whether path, or a directory above it, is excluded. is_dir tells what path itself is. */
 bool filter_excluded(const struct filter *f, const char *path, bool is_dir);

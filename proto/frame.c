@@ -14,7 +14,7 @@
 #define FRAME_PACK_MIN 128u /* bytes; a smaller payload is not worth compressing */
 
 struct header {
-	uint32_t sent;     /* bytes of payload on the wire */
+	uint32_t sent;	   /* bytes of payload on the wire */
 	uint32_t expanded; /* bytes of payload for the reader */
 	uint8_t type;
 	uint8_t method;

@@ -17,8 +17,9 @@ int frame_put(struct buf *out, uint8_t type, const void *payload, size_t n, enum
 /* Look at the unread bytes of in. Returns the bytes of the whole frame at their start, 0 if its header is not
  * complete yet, or E_LIMIT or E_PROTO for a header that no peer of ours sends. */
 int frame_peek(const struct buf *in);
-/* Take the frame at the start of in's unread bytes. *payload becomes a read-only view into in, or into plain when
- * it had to be expanded. Returns 1, 0 when it is not complete, or E_LIMIT, E_PROTO, E_CHECKSUM, -ENOMEM. */
+/* Take the frame at the start of in's unread bytes. *payload becomes a read-only view into in, or into plain
+ * when it had to be expanded. Returns 1, 0 when it is not complete, or E_LIMIT, E_PROTO, E_CHECKSUM, -ENOMEM.
+ */
 int frame_get(struct buf *in, struct buf *plain, uint8_t *type, struct buf *payload);
 
 #endif

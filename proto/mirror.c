@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause
- * mirrors.conf: one section per mirror. Every section is read and checked whichever was asked for, so that a wrong line is
- * found by the first program that starts, not by the mirror that needs it.
+ * mirrors.conf: one section per mirror. Every section is read and checked whichever was asked for, so that a
+ * wrong line is found by the first program that starts, not by the mirror that needs it.
  *
- * A key that a section does not have is taken from the first part of the file, except source, mountpoint and target. */
+ * A key that a section does not have is taken from the first part of the file, except source, mountpoint and
+ * target. */
 #include "config.h"
 
 #include <errno.h>
@@ -18,12 +19,12 @@
 #include "proto/mirror_int.h"
 #include "proto/path.h"
 
-#define STATE_DIR         "/var/lib/tandem"
-#define JOURNAL_LIMIT     (1ull << 30) /* bytes */
+#define STATE_DIR	  "/var/lib/tandem"
+#define JOURNAL_LIMIT	  (1ull << 30) /* bytes */
 #define JOURNAL_LIMIT_MIN (1ull << 20) /* bytes */
-#define TIMEOUT           60           /* s */
-#define DELETE_GUARD      50           /* percent */
-#define MIRROR_NAME_MAX   64
+#define TIMEOUT		  60	       /* s */
+#define DELETE_GUARD	  50	       /* percent */
+#define MIRROR_NAME_MAX	  64
 
 /* What the functions that read a section share. */
 struct reading {
@@ -49,7 +50,8 @@ static struct conf_entry *last_of(struct reading *r, struct conf_section *s, con
 	struct conf_entry *e = conf_get(s, key, 0);
 
 	if (e != NULL && conf_get(s, key, 1) != e)
-		conf_add_diag(r->c, CONF_NOTICE, e->line, "%s is given more than once here; this last one counts", e->key);
+		conf_add_diag(r->c, CONF_NOTICE, e->line,
+			      "%s is given more than once here; this last one counts", e->key);
 	return e;
 }
 
@@ -88,7 +90,8 @@ static char *abs_path(struct reading *r, const struct conf_entry *e)
 	if (e == NULL || !has_text(r, e))
 		return NULL;
 	if (e->value[0] != '/') {
-		conf_add_diag(r->c, CONF_ERROR, e->line, "%s = %s: must be an absolute path", e->key, e->value);
+		conf_add_diag(r->c, CONF_ERROR, e->line, "%s = %s: must be an absolute path", e->key,
+			      e->value);
 		return NULL;
 	}
 	out = to = keep(r, strdup(e->value));
@@ -101,7 +104,8 @@ static char *abs_path(struct reading *r, const struct conf_entry *e)
 		*to++ = '/';
 	*to = '\0';
 	if (strcmp(out, "/") != 0 && !path_valid(out + 1)) {
-		conf_add_diag(r->c, CONF_ERROR, e->line, "%s = %s: the path must not hold \".\" or \"..\"", e->key, e->value);
+		conf_add_diag(r->c, CONF_ERROR, e->line, "%s = %s: the path must not hold \".\" or \"..\"",
+			      e->key, e->value);
 		free(out);
 		return NULL;
 	}
@@ -120,7 +124,11 @@ static int one_of(struct reading *r, const struct conf_entry *e, const char *con
 
 		if (strcasecmp(e->value, words[i]) == 0)
 			return i;
-		snprintf(list + n, sizeof(list) - n, "%s%s", i == 0 ? "" : words[i + 1] != NULL ? ", " : " or ", words[i]);
+		snprintf(list + n, sizeof(list) - n, "%s%s",
+			 i == 0			? ""
+			 : words[i + 1] != NULL ? ", "
+						: " or ",
+			 words[i]);
 	}
 	conf_add_diag(r->c, CONF_ERROR, e->line, "%s = %s: must be %s", e->key, e->value, list);
 	return -1;
@@ -131,11 +139,13 @@ static int one_of(struct reading *r, const struct conf_entry *e, const char *con
 static const struct {
 	const char *name;
 	bool section_only;
-} keys[] = {{"source", true}, {"mountpoint", true}, {"target", true}, {"state dir", false}, {"password file", false},
-    {"filter", false}, {"include", false}, {"include from", false}, {"exclude", false}, {"exclude from", false},
-    {"delete", false}, {"delete guard", false}, {"compress", false}, {"dont compress", false}, {"bwlimit", false},
-    {"journal limit", false}, {"journal sync", false}, {"shared source", false}, {"allow other", false},
-    {"timeout", false}, {"log file", false}, {"io uring", false}};
+} keys[] = {
+    {"source", true},	      {"mountpoint", true},	{"target", true},	{"state dir", false},
+    {"password file", false}, {"filter", false},	{"include", false},	{"include from", false},
+    {"exclude", false},	      {"exclude from", false},	{"delete", false},	{"delete guard", false},
+    {"compress", false},      {"dont compress", false}, {"bwlimit", false},	{"journal limit", false},
+    {"journal sync", false},  {"shared source", false}, {"allow other", false}, {"timeout", false},
+    {"log file", false},      {"io uring", false}};
 
 #define NKEYS (sizeof(keys) / sizeof(keys[0]))
 
@@ -189,11 +199,14 @@ static void unknown_key(struct conf *c, const struct conf_entry *e, bool global)
 		}
 	}
 	if (best != NULL && least == 0 && global)
-		conf_add_diag(c, CONF_ERROR, e->line, "%s belongs to a mirror: move it below a [NAME] line", best);
+		conf_add_diag(c, CONF_ERROR, e->line, "%s belongs to a mirror: move it below a [NAME] line",
+			      best);
 	else if (best != NULL)
-		conf_add_diag(c, CONF_ERROR, e->line, "unknown key \"%s\"; did you mean \"%s\"?", e->key, best);
+		conf_add_diag(c, CONF_ERROR, e->line, "unknown key \"%s\"; did you mean \"%s\"?", e->key,
+			      best);
 	else
-		conf_add_diag(c, CONF_ERROR, e->line, "unknown key \"%s\"; tandem-mirrors.conf(5) lists them all", e->key);
+		conf_add_diag(c, CONF_ERROR, e->line,
+			      "unknown key \"%s\"; tandem-mirrors.conf(5) lists them all", e->key);
 }
 
 /* After all sections are read: what nobody asked for. */
@@ -213,15 +226,17 @@ static void check_unknown(struct conf *c)
 static void check_target(struct reading *r, const struct conf_entry *e, const struct mirror_target *t)
 {
 	if (*t->module == '\0')
-		conf_add_diag(r->c, CONF_ERROR, e->line, "target = %s: the module is missing: tandem://USER@HOST/MODULE",
-		    e->value);
+		conf_add_diag(r->c, CONF_ERROR, e->line,
+			      "target = %s: the module is missing: tandem://USER@HOST/MODULE", e->value);
 	else if (*t->user == '\0')
 		conf_add_diag(r->c, CONF_ERROR, e->line,
-		    "target = %s: the user is missing: tandem://USER@HOST/MODULE, with a USER of the module's auth users",
-		    e->value);
+			      "target = %s: the user is missing: tandem://USER@HOST/MODULE, with a USER of "
+			      "the module's auth users",
+			      e->value);
 	for (const struct mirror_target *o = r->m->targets; o < t; o++)
 		if (o->port == t->port && strcmp(o->host, t->host) == 0 && strcmp(o->module, t->module) == 0)
-			conf_add_diag(r->c, CONF_ERROR, e->line, "target = %s: this module is a target already", e->value);
+			conf_add_diag(r->c, CONF_ERROR, e->line,
+				      "target = %s: this module is a target already", e->value);
 }
 
 static void read_targets(struct reading *r)
@@ -246,7 +261,8 @@ static void read_targets(struct reading *r)
 	}
 	if (conf_get(r->s, "target", 1) == NULL)
 		conf_add_diag(r->c, CONF_ERROR, r->s->line,
-		    "mirror [%s] has no target: add a line target = tandem://USER@HOST/MODULE", m->name);
+			      "mirror [%s] has no target: add a line target = tandem://USER@HOST/MODULE",
+			      m->name);
 }
 
 static void read_password_file(struct reading *r)
@@ -257,9 +273,10 @@ static void read_password_file(struct reading *r)
 	if (e == NULL) {
 		if (r->m->ntargets > 0)
 			conf_add_diag(r->c, CONF_ERROR, r->s->line,
-			    "mirror [%s] has no password file: write the password alone into a file of mode 600 and add "
-			    "password file = FILE",
-			    r->m->name);
+				      "mirror [%s] has no password file: write the password alone into a "
+				      "file of mode 600 and add "
+				      "password file = FILE",
+				      r->m->name);
 		return;
 	}
 	r->m->password_file = abs_path(r, e);
@@ -270,7 +287,8 @@ static void read_password_file(struct reading *r)
 
 /* --- filters --- */
 
-static void add_rule(struct reading *r, struct filter *f, const struct conf_entry *e, const char *rule, bool include)
+static void add_rule(struct reading *r, struct filter *f, const struct conf_entry *e, const char *rule,
+		     bool include)
 {
 	int err = filter_add(f, rule, include);
 
@@ -280,23 +298,27 @@ static void add_rule(struct reading *r, struct filter *f, const struct conf_entr
 		r->err = err;
 }
 
-/* The patterns of a line stand beside each other as in rsyncd.conf; "+" and "-" belong to the word after them. */
-static void add_words(struct reading *r, struct filter *f, const struct conf_entry *e, bool include, bool signs)
+/* The patterns of a line stand beside each other as in rsyncd.conf; "+" and "-" belong to the word after
+ * them. */
+static void add_words(struct reading *r, struct filter *f, const struct conf_entry *e, bool include,
+		      bool signs)
 {
 	char *copy = keep(r, strdup(e->value)), *save = NULL;
 	char sign = 0, *rule;
 
 	if (copy == NULL)
 		return;
-	for (char *w = strtok_r(copy, " \t", &save); w != NULL && r->err == 0; w = strtok_r(NULL, " \t", &save)) {
+	for (char *w = strtok_r(copy, " \t", &save); w != NULL && r->err == 0;
+	     w = strtok_r(NULL, " \t", &save)) {
 		if (strcmp(w, "+") == 0 || strcmp(w, "-") == 0) {
 			sign = *w;
 			continue;
 		}
 		if (signs && sign == 0)
 			conf_add_diag(r->c, CONF_ERROR, e->line,
-			    "%s: \"%s\" needs a \"+ \" (include) or \"- \" (exclude) before it; other rules are not supported",
-			    e->key, w);
+				      "%s: \"%s\" needs a \"+ \" (include) or \"- \" (exclude) before it; "
+				      "other rules are not supported",
+				      e->key, w);
 		else if (sign == 0)
 			add_rule(r, f, e, w, include);
 		else if (asprintf(&rule, "%c %s", sign, w) < 0)
@@ -308,7 +330,8 @@ static void add_words(struct reading *r, struct filter *f, const struct conf_ent
 		sign = 0;
 	}
 	if (sign != 0)
-		conf_add_diag(r->c, CONF_ERROR, e->line, "%s: no pattern after the last \"%c\"", e->key, sign);
+		conf_add_diag(r->c, CONF_ERROR, e->line, "%s: no pattern after the last \"%c\"", e->key,
+			      sign);
 	free(copy);
 }
 
@@ -337,7 +360,8 @@ static void read_pattern_files(struct reading *r, const char *key, bool include)
 		if (err == -ENOMEM)
 			r->err = err;
 		else if (err != 0)
-			conf_add_diag(r->c, CONF_ERROR, e->line, "%s = %s: cannot be read: %s", e->key, file, err_text(err));
+			conf_add_diag(r->c, CONF_ERROR, e->line, "%s = %s: cannot be read: %s", e->key, file,
+				      err_text(err));
 		free(file);
 	}
 }
@@ -363,7 +387,7 @@ static void read_paths(struct reading *r)
 
 	if (e == NULL)
 		conf_add_diag(r->c, CONF_ERROR, r->s->line,
-		    "mirror [%s] has no source: add a line source = DIRECTORY", m->name);
+			      "mirror [%s] has no source: add a line source = DIRECTORY", m->name);
 	m->source = abs_path(r, e);
 	e = own(r, "mountpoint");
 	m->mountpoint = abs_path(r, e);
@@ -381,8 +405,9 @@ static void read_paths(struct reading *r)
 	if (m->source != NULL && m->state_dir != NULL && strcmp(m->source, "/") != 0 &&
 	    path_within(m->source + 1, m->state_dir + 1))
 		conf_add_diag(r->c, CONF_ERROR, r->s->line,
-		    "mirror [%s]: the state directory %s lies in the source; it would mirror its own journal: set state dir",
-		    m->name, m->state_dir);
+			      "mirror [%s]: the state directory %s lies in the source; it would mirror its "
+			      "own journal: set state dir",
+			      m->name, m->state_dir);
 }
 
 static void read_options(struct reading *r)
@@ -436,9 +461,10 @@ static void check_name(struct reading *r)
 		return;
 	if (!path_name_valid(name) || *name == '.' || *name == '-' || strlen(name) > MIRROR_NAME_MAX)
 		conf_add_diag(r->c, CONF_ERROR, r->s->line,
-		    "[%s] cannot be the name of a mirror: it names a directory, so no slash, no leading dot or dash, at most "
-		    "%d bytes",
-		    name, MIRROR_NAME_MAX);
+			      "[%s] cannot be the name of a mirror: it names a directory, so no slash, no "
+			      "leading dot or dash, at most "
+			      "%d bytes",
+			      name, MIRROR_NAME_MAX);
 }
 
 static int read_section(struct mirror *m, struct conf *c, struct conf_section *s)
@@ -486,7 +512,8 @@ static int not_found(struct conf *c, const char *name)
 
 		snprintf(list + n, sizeof(list) - n, "%s%s", n > 0 ? ", " : "", c->sections[i].name);
 	}
-	conf_add_diag(c, CONF_ERROR, 0, "there is no mirror [%s]; the file has: %s", name, *list != '\0' ? list : "none");
+	conf_add_diag(c, CONF_ERROR, 0, "there is no mirror [%s]; the file has: %s", name,
+		      *list != '\0' ? list : "none");
 	return before > 0 ? E_CONF : -ENOENT;
 }
 

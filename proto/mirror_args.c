@@ -18,8 +18,8 @@
 #include "proto/mirror_int.h"
 #include "proto/path.h"
 
-#define SCHEME       "tandem://"
-#define PORT         8730
+#define SCHEME	     "tandem://"
+#define PORT	     8730
 #define PASSWORD_MAX 4096 /* bytes of a password file */
 
 static int __attribute__((format(printf, 4, 5))) fail(char *why, size_t size, int err, const char *fmt, ...)
@@ -39,9 +39,12 @@ static int bad_scheme(const char *url, char *why, size_t size)
 	const char *colons = strstr(url, "::");
 
 	if (strncmp(url, "rsync://", 8) == 0)
-		return fail(why, size, E_CONF, "a target speaks tandem's own protocol: write " SCHEME "%s with tandemd's port", url + 8);
+		return fail(why, size, E_CONF,
+			    "a target speaks tandem's own protocol: write " SCHEME "%s with tandemd's port",
+			    url + 8);
 	if (colons != NULL && strchr(url, '/') == NULL)
-		return fail(why, size, E_CONF, "write it as " SCHEME "%.*s/%s", (int)(colons - url), url, colons + 2);
+		return fail(why, size, E_CONF, "write it as " SCHEME "%.*s/%s", (int)(colons - url), url,
+			    colons + 2);
 	return fail(why, size, E_CONF, "a target looks like " SCHEME "USER@HOST[:PORT]/MODULE");
 }
 
@@ -54,7 +57,8 @@ static int parse_port(int *port, const char *s, size_t n, char *why, size_t size
 	if (n == 0)
 		return 0;
 	if (*s != ':')
-		return fail(why, size, E_CONF, "\"%.*s\" after the host: only :PORT may stand there", (int)n, s);
+		return fail(why, size, E_CONF, "\"%.*s\" after the host: only :PORT may stand there", (int)n,
+			    s);
 	for (size_t i = 1; i < n; i++) {
 		if (!isdigit((unsigned char)s[i]) || v > 65535)
 			v = 65536;
@@ -62,7 +66,8 @@ static int parse_port(int *port, const char *s, size_t n, char *why, size_t size
 			v = v * 10 + (s[i] - '0');
 	}
 	if (n == 1 || v < 1 || v > 65535)
-		return fail(why, size, E_CONF, "\"%.*s\" is no port: a number from 1 to 65535", (int)n - 1, s + 1);
+		return fail(why, size, E_CONF, "\"%.*s\" is no port: a number from 1 to 65535", (int)n - 1,
+			    s + 1);
 	*port = (int)v;
 	return 0;
 }
@@ -85,7 +90,8 @@ static int parse_authority(struct mirror_target *t, const char *s, size_t n, cha
 		return fail(why, size, E_CONF, "nothing before the '@': the user is missing");
 	if (memchr(s, ':', ulen) != NULL)
 		return fail(why, size, E_CONF,
-		    "a password does not belong into a URL, where everybody can read it: put it into the password file");
+			    "a password does not belong into a URL, where everybody can read it: put it into "
+			    "the password file");
 	if (host < end && *host == '[') {
 		close = memchr(host, ']', (size_t)(end - host));
 		if (close == NULL)
@@ -96,7 +102,8 @@ static int parse_authority(struct mirror_target *t, const char *s, size_t n, cha
 	} else {
 		close = memchr(host, ':', (size_t)(end - host));
 		if (close != NULL && memchr(close + 1, ':', (size_t)(end - close - 1)) != NULL)
-			return fail(why, size, E_CONF, "an IPv6 address stands in brackets: [%.*s]", (int)(end - host), host);
+			return fail(why, size, E_CONF, "an IPv6 address stands in brackets: [%.*s]",
+				    (int)(end - host), host);
 		if (close == NULL)
 			close = end;
 		hlen = (size_t)(close - host);
@@ -118,7 +125,8 @@ static int parse_url(struct mirror_target *t, const char *url, char *why, size_t
 	if (strncmp(url, SCHEME, strlen(SCHEME)) != 0)
 		return bad_scheme(url, why, size);
 	if (!printable(url))
-		return fail(why, size, E_CONF, "blanks and control characters do not belong into a URL; one line per target");
+		return fail(why, size, E_CONF,
+			    "blanks and control characters do not belong into a URL; one line per target");
 	n = strcspn(s, "/");
 	slash = s + n;
 	slash += *slash == '/';
@@ -130,7 +138,9 @@ static int parse_url(struct mirror_target *t, const char *url, char *why, size_t
 		t->module[strlen(slash) - 1] = '\0';
 	if (strchr(t->module, '/') != NULL)
 		return fail(why, size, E_CONF,
-		    "\"%s\" is no module: a target is a whole module, not a directory in one; make a module of it", t->module);
+			    "\"%s\" is no module: a target is a whole module, not a directory in one; make a "
+			    "module of it",
+			    t->module);
 	return parse_authority(t, s, n, why, size);
 }
 
@@ -186,11 +196,13 @@ static int check_password(const char *file, char *text, size_t n, char *why, siz
 		return fail(why, size, E_CONF, "%s holds a NUL byte; it should be one line of text", file);
 	if (looks_like_secrets(text))
 		return fail(why, size, E_CONF,
-		    "%s looks like USER:PASSWORD; this file holds the password alone, the user stands in the target's URL (and "
-		    "a password cannot hold such a colon)",
-		    file);
+			    "%s looks like USER:PASSWORD; this file holds the password alone, the user "
+			    "stands in the target's URL (and "
+			    "a password cannot hold such a colon)",
+			    file);
 	if (text[line + strspn(text + line, " \t\r\n")] != '\0')
-		return fail(why, size, E_CONF, "%s has more than one line; it holds the password alone", file);
+		return fail(why, size, E_CONF, "%s has more than one line; it holds the password alone",
+			    file);
 	if (line == 0)
 		return fail(why, size, E_CONF, "%s is empty; write the password into it", file);
 	text[line] = '\0';
@@ -263,8 +275,8 @@ static char *default_state_dir(void)
 	return n < 0 ? NULL : out;
 }
 
-static int args_paths(struct mirror *m, const char *source, const char *mountpoint, const char *state_dir, char *why,
-    size_t size)
+static int args_paths(struct mirror *m, const char *source, const char *mountpoint, const char *state_dir,
+		      char *why, size_t size)
 {
 	char *dir;
 	const char *name;
@@ -290,8 +302,9 @@ static int args_paths(struct mirror *m, const char *source, const char *mountpoi
 	}
 	if (path_within(m->source + 1, m->state_dir + 1))
 		return fail(why, size, E_CONF,
-		    "the state directory %s lies in the source %s; it would mirror its own journal: choose another one",
-		    m->state_dir, m->source);
+			    "the state directory %s lies in the source %s; it would mirror its own journal: "
+			    "choose another one",
+			    m->state_dir, m->source);
 	return 0;
 }
 
@@ -301,7 +314,7 @@ static int args_targets(struct mirror *m, const char *const *urls, int nurls, ch
 
 	if (nurls < 1 || nurls > MIRROR_TARGETS_MAX)
 		return fail(why, size, E_CONF, "give 1 to %d targets: --target " SCHEME "USER@HOST/MODULE",
-		    MIRROR_TARGETS_MAX);
+			    MIRROR_TARGETS_MAX);
 	for (int i = 0; i < nurls; i++) {
 		const struct mirror_target *t;
 		int r = mirror_add_target(m, urls[i], text, sizeof(text));
@@ -310,14 +323,16 @@ static int args_targets(struct mirror *m, const char *const *urls, int nurls, ch
 			return fail(why, size, r, "--target %s: %s", urls[i], text);
 		t = &m->targets[i];
 		if (*t->user == '\0' || *t->module == '\0')
-			return fail(why, size, E_CONF, "--target %s: the %s is missing: " SCHEME "USER@HOST/MODULE", urls[i],
-			    *t->user == '\0' ? "user" : "module");
+			return fail(why, size, E_CONF,
+				    "--target %s: the %s is missing: " SCHEME "USER@HOST/MODULE", urls[i],
+				    *t->user == '\0' ? "user" : "module");
 	}
 	return 0;
 }
 
-int mirror_from_args(struct mirror *m, const char *const *urls, int nurls, const char *password_file, const char *source,
-    const char *mountpoint, const char *state_dir, char *why, size_t size)
+int mirror_from_args(struct mirror *m, const char *const *urls, int nurls, const char *password_file,
+		     const char *source, const char *mountpoint, const char *state_dir, char *why,
+		     size_t size)
 {
 	int r;
 
@@ -328,7 +343,8 @@ int mirror_from_args(struct mirror *m, const char *const *urls, int nurls, const
 	if (r == 0)
 		r = args_targets(m, urls, nurls, why, size);
 	if (r == 0 && password_file == NULL)
-		r = fail(why, size, E_CONF, "--password-file is missing: a file of mode 600 with the password alone");
+		r = fail(why, size, E_CONF,
+			 "--password-file is missing: a file of mode 600 with the password alone");
 	if (r == 0) {
 		m->password_file = typed_path(password_file);
 		m->io_uring = strdup("auto");

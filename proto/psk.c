@@ -11,11 +11,11 @@
 #include "proto/err.h"
 #include "proto/psk.h"
 
-#define PSK_SALT  "tandem psk 1"
-#define PSK_N     16384u
-#define PSK_R     8u
-#define PSK_P     1u
-#define PSK_MEM   (64u << 20) /* bytes scrypt may take; it needs 128 * N * r = 16 MiB */
+#define PSK_SALT "tandem psk 1"
+#define PSK_N	 16384u
+#define PSK_R	 8u
+#define PSK_P	 1u
+#define PSK_MEM	 (64u << 20) /* bytes scrypt may take; it needs 128 * N * r = 16 MiB */
 
 int psk_derive(uint8_t key[PSK_LEN], const char *user, const char *password)
 {
@@ -26,8 +26,8 @@ int psk_derive(uint8_t key[PSK_LEN], const char *user, const char *password)
 		return -EINVAL;
 	memcpy(salt, PSK_SALT, sizeof(PSK_SALT)); /* with its NUL */
 	memcpy(salt + sizeof(PSK_SALT), user, n);
-	if (EVP_PBE_scrypt(password, strlen(password), salt, sizeof(PSK_SALT) + n, PSK_N, PSK_R, PSK_P, PSK_MEM,
-		key, PSK_LEN) != 1)
+	if (EVP_PBE_scrypt(password, strlen(password), salt, sizeof(PSK_SALT) + n, PSK_N, PSK_R, PSK_P,
+			   PSK_MEM, key, PSK_LEN) != 1)
 		return -ENOMEM;
 	return 0;
 }

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause
  * Extended attributes as one value.
  *
- * An inode is reached through a descriptor where the kernel allows it, else (O_PATH, symlinks) by a path through
- * /proc/self/fd with the l*xattr calls, which never follow a link at the end. Only the namespaces user, trusted and security
- * and the two POSIX ACLs are ours: other names in a list (system.nfs4_acl, btrfs.*) belong to the file system below. */
+ * An inode is reached through a descriptor where the kernel allows it, else (O_PATH, symlinks) by a path
+ * through /proc/self/fd with the l*xattr calls, which never follow a link at the end. Only the namespaces
+ * user, trusted and security and the two POSIX ACLs are ours: other names in a list (system.nfs4_acl,
+ * btrfs.*) belong to the file system below. */
 #include "config.h"
 
 #include <errno.h>
@@ -19,14 +20,14 @@
 #include "proto/err.h"
 #include "proto/xattrs.h"
 
-#define LIST_MAX    65536u /* bytes: XATTR_LIST_MAX of the kernel */
-#define VALUE_MAX   65536u /* bytes: XATTR_SIZE_MAX of the kernel */
+#define LIST_MAX  65536u /* bytes: XATTR_LIST_MAX of the kernel */
+#define VALUE_MAX 65536u /* bytes: XATTR_SIZE_MAX of the kernel */
 
 /* How to reach one inode. */
 struct inode {
-	int fd;                    /* >= 0: use the f*xattr calls */
+	int fd;			  /* >= 0: use the f*xattr calls */
 	char path[64 + NAME_MAX]; /* else this, with the l*xattr calls, or the following ones if follow */
-	bool follow;               /* path is the magic link of an O_PATH descriptor */
+	bool follow;		  /* path is the magic link of an O_PATH descriptor */
 };
 
 struct attr {
@@ -95,7 +96,8 @@ static bool ours(const char *name)
 	if (strlen(name) > XATTR_NAME_MAX)
 		return false;
 	if (starts(name, "system."))
-		return strcmp(name, "system.posix_acl_access") == 0 || strcmp(name, "system.posix_acl_default") == 0;
+		return strcmp(name, "system.posix_acl_access") == 0 ||
+		       strcmp(name, "system.posix_acl_default") == 0;
 	if (strcmp(name, "security.selinux") == 0 || starts(name, "trusted.overlay."))
 		return false;
 	return starts(name, "user.") || starts(name, "trusted.") || starts(name, "security.");
@@ -106,7 +108,8 @@ static int by_name(const void *a, const void *b)
 	return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
-/* Names of an inode, NUL after each, owned; *n gets their bytes. A file system without attributes has none. */
+/* Names of an inode, NUL after each, owned; *n gets their bytes. A file system without attributes has none.
+ */
 static int list_names(const struct inode *i, char **out, size_t *n)
 {
 	ssize_t got;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause
- * Filter rules and paths: the input is rules, one per line, an empty line, then paths. What must hold: an entry below an
- * excluded directory is excluded, and matching ends. */
+ * Filter rules and paths: the input is rules, one per line, an empty line, then paths. What must hold: an
+ * entry below an excluded directory is excluded, and matching ends. */
 #include "config.h"
 
 #include <stdint.h>

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause
- * The frame layer on any bytes of a peer. The first byte chooses: even, the rest is the stream as it comes; odd, the rest is
- * taken as payload behind a header with the right checksum (else the fuzzer would have to guess hashes to get past it),
- * so that the decompressors see it. Every frame that is accepted must survive being put and got again. */
+ * The frame layer on any bytes of a peer. The first byte chooses: even, the rest is the stream as it comes;
+ * odd, the rest is taken as payload behind a header with the right checksum (else the fuzzer would have to
+ * guess hashes to get past it), so that the decompressors see it. Every frame that is accepted must survive
+ * being put and got again. */
 #include "config.h"
 
 #include <stdint.h>
@@ -23,7 +24,8 @@ static void again(uint8_t type, const struct buf *p)
 
 	buf_init(&out, FRAME_HEADER + FRAME_MAX);
 	buf_init(&plain, FRAME_MAX);
-	if (frame_put(&out, type, p->data, p->len, COMPRESS_ZSTD) != 0 || frame_get(&out, &plain, &t, &q) != 1)
+	if (frame_put(&out, type, p->data, p->len, COMPRESS_ZSTD) != 0 ||
+	    frame_get(&out, &plain, &t, &q) != 1)
 		abort();
 	if (t != type || q.len != p->len || (q.len > 0 && memcmp(q.data, p->data, q.len) != 0))
 		abort();

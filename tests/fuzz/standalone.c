@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause
- * Runs a fuzz target on every file of the directories (or files) given, or on those of corpus/NAME when none is given:
- * so the seeds and all inputs that ever failed are tested by `make check`, with any compiler.
- * NAME is what follows "seeds_" in the program's name. */
+ * Runs a fuzz target on every file of the directories (or files) given, or on those of corpus/NAME when none
+ * is given: so the seeds and all inputs that ever failed are tested by `make check`, with any compiler. NAME
+ * is what follows "seeds_" in the program's name. */
 #include "config.h"
 
 #include <dirent.h>
@@ -70,7 +70,8 @@ static int run_default(const char *program)
 	name = strstr(base != NULL ? base : program, "seeds_");
 	if (name == NULL)
 		return 1;
-	snprintf(path, sizeof(path), "%s/tests/fuzz/corpus/%s", srcdir != NULL ? srcdir : ".", name + strlen("seeds_"));
+	snprintf(path, sizeof(path), "%s/tests/fuzz/corpus/%s", srcdir != NULL ? srcdir : ".",
+		 name + strlen("seeds_"));
 	return run(path);
 }
 
