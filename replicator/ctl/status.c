@@ -73,9 +73,11 @@ static void add_configured_targets(json_t *s, const struct ctl_mirror *cm)
 /* What the replies say about the mirror as a whole. */
 static void judge(json_t *s)
 {
+	char resume[256];
 	size_t i;
 	json_t *t;
 
+	snprintf(resume, sizeof(resume), "tandemctl resume %s", ctl_str(s, "name"));
 	if (ctl_bool(s, "degraded"))
 		problem(s, "broken", "the journal cannot be written: changes are kept in memory only",
 			"make room in the state directory and check its disk; the mount goes on by itself");
@@ -84,7 +86,7 @@ static void judge(json_t *s)
 			"the journal reached its limit: the oldest records became a list of paths to compare",
 			"nothing; raise `journal limit` if targets stay away that long");
 	if (ctl_bool(s, "paused"))
-		problem(s, "behind", "sending is paused", "tandemctl resume NAME");
+		problem(s, "behind", "sending is paused", resume);
 	json_array_foreach(json_object_get(s, "targets"), i, t)
 	{
 		const char *state = ctl_str(t, "state");
