@@ -1,0 +1,223 @@
+/* SPDX-License-Identifier: BSD-2-Clause
+ * Finding the file of a content record after it moved. */
+#include "config.h"
+#include <sys/stat.h>
+#include "proto/err.h"
+#include "replicator/source/locate.h"
+#include "tests/unit/journal_made.h"
+
+struct place {
+	char path[256];
+	int fd;
+	struct made m;
+};
+
+static void place_begin(struct place *p)
+{
+	unit_scratch(p->path);
+	p->fd = open(p->path, O_RDONLY | O_DIRECTORY);
+	ck_assert_int_ge(p->fd, 0);
+	made_begin(&p->m);
+}
+
+static void place_end(struct place *p)
+{
+	window_free(p->m.w);
+	close(p->fd);
+	unit_remove(p->path);
+}
+
+static uint64_t file(struct place *p, const char *name)
+{
+	struct stat st;
+	int fd = openat(p->fd, name, O_CREAT | O_WRONLY, 0600);
+
+	ck_assert_int_ge(fd, 0);
+	fstat(fd, &st);
+	close(fd);
+	return st.st_ino;
+}
+
+/* Look for the inode of record 0, with everything else ahead. Returns a descriptor or an error. */
+static int look(struct place *p)
+{
+	struct locate l = {.rootfd = p->fd, .w = p->m.w, .next = 1, .jdirfd = -1};
+	struct jrec r;
+	int fd;
+
+	ck_assert_int_eq(window_decode(p->m.w, 0, &r), 0);
+	fd = locate_open(&l, &r);
+	jrec_release(&r);
+	return fd;
+}
+
+static void must_find(struct place *p, uint64_t ino)
+{
+	struct stat st;
+	int fd = look(p);
+
+	ck_assert_int_ge(fd, 0);
+	fstat(fd, &st);
+	ck_assert_uint_eq(st.st_ino, ino);
+	close(fd);
+}
+
+START_TEST(the_recorded_path_comes_first)
+{
+	struct place p;
+	uint64_t ino;
+
+	place_begin(&p);
+	ino = file(&p, "f");
+	made_content(&p.m, ino, "f", 0, 1, JF_CLOSED);
+	must_find(&p, ino);
+	place_end(&p);
+}
+END_TEST
+
+START_TEST(a_rename_is_followed)
+{
+	struct place p;
+	uint64_t ino;
+
+	place_begin(&p);
+	ino = file(&p, "target");
+	made_content(&p.m, ino, "tmp", 0, 1, JF_CLOSED);
+	made_rename(&p.m, ino, "tmp", "mid", 0, 0, 0);
+	made_rename(&p.m, ino, "mid", "target", 77, 0, 0);
+	must_find(&p, ino);
+	place_end(&p);
+}
+END_TEST
+
+START_TEST(a_rename_of_the_directory_is_followed)
+{
+	struct place p;
+	uint64_t ino;
+
+	place_begin(&p);
+	mkdirat(p.fd, "new", 0700);
+	ino = file(&p, "new/f");
+	made_content(&p.m, ino, "old/f", 0, 1, JF_CLOSED);
+	made_rename(&p.m, 99, "old", "new", 0, 0, JF_DIR);
+	must_find(&p, ino);
+	place_end(&p);
+}
+END_TEST
+
+START_TEST(a_surviving_link_is_found)
+{
+	struct place p;
+	uint64_t ino;
+
+	place_begin(&p);
+	ino = file(&p, "b");
+	file(&p, "a"); /* another file under the old name */
+	made_content(&p.m, ino, "a", 0, 1, JF_CLOSED);
+	made_link(&p.m, ino, "a", "b");
+	made_unlink(&p.m, ino, "a", 1);
+	must_find(&p, ino);
+	place_end(&p);
+}
+END_TEST
+
+START_TEST(an_exchange_is_followed)
+{
+	struct place p;
+	uint64_t ino, other;
+
+	place_begin(&p);
+	ino = file(&p, "b");
+	other = file(&p, "a");
+	made_content(&p.m, ino, "a", 0, 1, JF_CLOSED);
+	made_rename(&p.m, other, "b", "a", ino, 1, JF_EXCHANGE);
+	must_find(&p, ino);
+	place_end(&p);
+}
+END_TEST
+
+START_TEST(what_was_deleted_is_gone)
+{
+	struct place p;
+
+	place_begin(&p);
+	file(&p, "f");
+	made_content(&p.m, 1, "f", 0, 1, JF_CLOSED);
+	made_unlink(&p.m, 1, "f", 0);
+	ck_assert_int_eq(look(&p), E_GONE);
+	place_end(&p);
+}
+END_TEST
+
+START_TEST(what_was_replaced_is_gone)
+{
+	struct place p;
+	uint64_t ino;
+
+	place_begin(&p);
+	ino = file(&p, "f");
+	made_content(&p.m, 1, "f", 0, 1, JF_CLOSED);
+	made_rename(&p.m, ino, "tmp", "f", 1, 0, 0);
+	ck_assert_int_eq(look(&p), E_GONE);
+	place_end(&p);
+}
+END_TEST
+
+START_TEST(a_symlink_or_fifo_under_the_name_is_not_opened)
+{
+	struct place p;
+	struct stat st;
+
+	place_begin(&p);
+	file(&p, "real");
+	ck_assert_int_eq(symlinkat("real", p.fd, "s"), 0);
+	fstatat(p.fd, "s", &st, AT_SYMLINK_NOFOLLOW);
+	ck_assert_int_eq(locate_path(p.fd, "s", st.st_ino), E_GONE);
+	ck_assert_int_eq(mkfifoat(p.fd, "p", 0600), 0);
+	fstatat(p.fd, "p", &st, AT_SYMLINK_NOFOLLOW);
+	ck_assert_int_eq(locate_path(p.fd, "p", st.st_ino), E_GONE);
+	place_end(&p);
+}
+END_TEST
+
+START_TEST(a_handle_finds_a_name_that_nobody_recorded)
+{
+	union {
+		struct file_handle h;
+		uint8_t room[sizeof(struct file_handle) + 128];
+	} u;
+	struct locate l = {.jdirfd = -1};
+	struct place p;
+	struct jrec r;
+	struct stat st;
+	uint64_t ino;
+	int mount, fd;
+
+	place_begin(&p);
+	ino = file(&p, "elsewhere");
+	u.h.handle_bytes = 128;
+	if (name_to_handle_at(p.fd, "elsewhere", &u.h, &mount, 0) != 0) {
+		place_end(&p);
+		return; /* a file system without handles */
+	}
+	jrec_init(&r, JT_CONTENT);
+	r.ino = ino;
+	r.path = "";
+	r.flags = JF_UNLINKED;
+	r.handle = u.h.f_handle;
+	r.handle_len = u.h.handle_bytes;
+	r.handle_type = u.h.handle_type;
+	l.rootfd = p.fd;
+	fd = locate_open(&l, &r);
+	ck_assert_int_ge(fd, 0);
+	fstat(fd, &st);
+	ck_assert_uint_eq(st.st_ino, ino);
+	close(fd);
+	jrec_release(&r);
+	place_end(&p);
+}
+END_TEST
+
+UNIT_MAIN("locate", the_recorded_path_comes_first, a_rename_is_followed, a_rename_of_the_directory_is_followed, a_surviving_link_is_found,
+    an_exchange_is_followed, what_was_deleted_is_gone, what_was_replaced_is_gone, a_symlink_or_fifo_under_the_name_is_not_opened,
+    a_handle_finds_a_name_that_nobody_recorded)

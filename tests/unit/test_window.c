@@ -1,0 +1,286 @@
+/* SPDX-License-Identifier: BSD-2-Clause
+ * Coalescing: the marks of the window and the states of phantoms. */
+#include "config.h"
+#include "replicator/source/phantom.h"
+#include "tests/unit/journal_made.h"
+
+static unsigned marks(const struct made *m, size_t i)
+{
+	return window_at(m->w, i)->marks;
+}
+
+START_TEST(repeated_content_merges_into_the_first)
+{
+	struct extent_set out;
+	struct made m;
+
+	made_begin(&m);
+	made_content(&m, 5, "f", 0, 10, 0);
+	made_content(&m, 6, "g", 0, 10, 0);
+	made_content(&m, 5, "f", 20, 30, 0);
+	made_content(&m, 5, "f", 30, 40, JF_CLOSED);
+	window_mark(m.w);
+	ck_assert_uint_eq(marks(&m, 0), 0);
+	ck_assert_uint_eq(marks(&m, 1), 0);
+	ck_assert_uint_eq(marks(&m, 2), WM_MERGED);
+	ck_assert_uint_eq(marks(&m, 3), WM_MERGED);
+	ck_assert(window_at(m.w, 0)->flags & JF_CLOSED);
+	extent_init(&out);
+	ck_assert_int_eq(window_extents(m.w, 0, &out), 0);
+	ck_assert_uint_eq(out.n, 2);
+	ck_assert(extent_covers(&out, 20, 40));
+	extent_release(&out);
+	window_free(m.w);
+}
+END_TEST
+
+START_TEST(content_does_not_merge_across_other_records_of_the_inode)
+{
+	struct made m;
+
+	made_begin(&m);
+	made_content(&m, 5, "f", 0, 10, 0);
+	made_setattr(&m, 5, "f", JV_MTIME, 0, 77);
+	made_content(&m, 5, "f", 20, 30, JF_CLOSED);
+	made_rename(&m, 5, "f", "g", 0, 0, 0);
+	made_content(&m, 5, "g", 30, 40, JF_CLOSED);
+	window_mark(m.w);
+	ck_assert_uint_eq(marks(&m, 2) & WM_MERGED, 0);
+	ck_assert_uint_eq(marks(&m, 4) & WM_MERGED, 0);
+	window_free(m.w);
+}
+END_TEST
+
+START_TEST(setattrs_merge_into_the_last_and_keep_every_value)
+{
+	struct jrec r;
+	struct made m;
+	struct buf b;
+	size_t used;
+
+	made_begin(&m);
+	made_setattr(&m, 5, "f", JV_MODE | JV_MTIME, 0100600, 11);
+	made_setattr(&m, 5, "f", JV_MTIME, 0, 22);
+	window_mark(m.w);
+	ck_assert_uint_eq(marks(&m, 0), WM_MERGED);
+	ck_assert_uint_eq(marks(&m, 1), 0);
+	buf_init(&b, JREC_MAX);
+	ck_assert_int_eq(window_setattr(m.w, 1, &b), 0);
+	ck_assert_int_eq(jrec_get(&r, b.data, b.len, &used), 0);
+	ck_assert_uint_eq(r.valid, JV_MODE | JV_MTIME);
+	ck_assert_uint_eq(r.mode, 0100600);
+	ck_assert_int_eq(r.mtime.sec, 22);
+	ck_assert_uint_eq(r.seq, 2);
+	jrec_release(&r);
+	buf_release(&b);
+	window_free(m.w);
+}
+END_TEST
+
+START_TEST(setattrs_under_different_names_do_not_merge)
+{
+	struct made m;
+
+	made_begin(&m);
+	made_setattr(&m, 5, "a/f", JV_MODE, 0100600, 0);
+	made_rename(&m, 9, "a", "b", 0, 0, JF_DIR);
+	made_setattr(&m, 5, "b/f", JV_MODE, 0100640, 0);
+	window_mark(m.w);
+	ck_assert_uint_eq(marks(&m, 0), 0);
+	window_free(m.w);
+}
+END_TEST
+
+START_TEST(create_is_held_for_its_content)
+{
+	struct made m;
+
+	made_begin(&m);
+	made_create(&m, 5, "f");
+	made_create(&m, 6, "g");
+	made_content(&m, 5, "f", 0, 10, JF_CLOSED);
+	made_content(&m, 6, "g", 0, 10, 0);
+	window_mark(m.w);
+	ck_assert_uint_eq(marks(&m, 0), WM_LATE_CREATE);
+	ck_assert_int_eq(window_at(m.w, 2)->create, 0);
+	ck_assert_uint_eq(marks(&m, 1), 0); /* still open: its name appears at once */
+	ck_assert_int_eq(window_at(m.w, 3)->create, -1);
+	window_free(m.w);
+}
+END_TEST
+
+START_TEST(create_is_not_held_when_something_needs_the_name)
+{
+	struct made m;
+
+	made_begin(&m);
+	made_create(&m, 5, "f");
+	made_link(&m, 5, "f", "g");
+	made_content(&m, 5, "f", 0, 10, JF_CLOSED);
+	made_create(&m, 6, "d/h");
+	made_rename(&m, 9, "d", "e", 0, 0, JF_DIR);
+	made_content(&m, 6, "e/h", 0, 10, JF_CLOSED);
+	window_mark(m.w);
+	ck_assert_uint_eq(marks(&m, 0), 0);
+	ck_assert_uint_eq(marks(&m, 3), 0);
+	window_free(m.w);
+}
+END_TEST
+
+START_TEST(a_number_used_again_is_another_inode)
+{
+	struct made m;
+
+	made_begin(&m);
+	made_create(&m, 5, "a");
+	made_content(&m, 5, "a", 0, 10, JF_CLOSED);
+	made_unlink(&m, 5, "a", 0);
+	made_create(&m, 5, "b");
+	made_content(&m, 5, "b", 0, 10, JF_CLOSED);
+	window_mark(m.w);
+	ck_assert_uint_eq(marks(&m, 0), WM_EPHEMERAL | WM_DOOMED);
+	ck_assert_uint_eq(marks(&m, 1), WM_EPHEMERAL | WM_DOOMED);
+	ck_assert_uint_eq(marks(&m, 3), WM_LATE_CREATE);
+	ck_assert_uint_eq(marks(&m, 4), 0);
+	window_free(m.w);
+}
+END_TEST
+
+START_TEST(a_linked_file_is_not_ephemeral)
+{
+	struct made m;
+
+	made_begin(&m);
+	made_create(&m, 5, "a");
+	made_link(&m, 5, "a", "b");
+	made_unlink(&m, 5, "a", 1);
+	made_unlink(&m, 5, "b", 0);
+	window_mark(m.w);
+	ck_assert_uint_eq(marks(&m, 0), WM_DOOMED);
+	window_free(m.w);
+}
+END_TEST
+
+/* Mark, then decide about every record in order. */
+static void decide_all(const struct made *m, struct phantoms *p, int *acts)
+{
+	size_t i;
+
+	window_mark(m->w);
+	for (i = 0; i < window_count(m->w); i++)
+		acts[i] = phantoms_decide(p, window_at(m->w, i));
+}
+
+START_TEST(a_file_created_and_deleted_never_leaves)
+{
+	struct phantoms *p;
+	struct made m;
+	int a[5];
+
+	made_begin(&m);
+	phantoms_new(&p);
+	made_create(&m, 5, "tmp");
+	made_setattr(&m, 5, "tmp", JV_MODE, 0100600, 0);
+	made_content(&m, 5, "tmp", 0, 10, JF_CLOSED);
+	made_rename(&m, 5, "tmp", "tmp2", 0, 0, 0);
+	made_unlink(&m, 5, "tmp2", 0);
+	decide_all(&m, p, a);
+	for (int i = 0; i < 5; i++)
+		ck_assert_int_eq(a[i], PA_DROP);
+	ck_assert_int_eq(phantoms_state(p, 5), PS_REAL);
+	phantoms_free(p);
+	window_free(m.w);
+}
+END_TEST
+
+START_TEST(the_old_file_stands_in_until_the_next_version)
+{
+	struct phantoms *p;
+	struct made m;
+	int a[6];
+
+	made_begin(&m);
+	phantoms_new(&p);
+	made_create(&m, 5, "t1"); /* 0 */
+	made_content(&m, 5, "t1", 0, 10, JF_CLOSED);
+	made_rename(&m, 5, "t1", "f", 2, 0, 0); /* replaces the old file 2 */
+	made_create(&m, 6, "t2"); /* 3 */
+	made_content(&m, 6, "t2", 0, 10, JF_CLOSED);
+	made_rename(&m, 6, "t2", "f", 5, 0, 0);
+	decide_all(&m, p, a);
+	ck_assert_int_eq(a[0], PA_DROP);
+	ck_assert_int_eq(a[1], PA_DROP);
+	ck_assert_int_eq(a[2], PA_DROP);
+	ck_assert_int_eq(a[3], PA_SEND);
+	ck_assert_int_eq(a[4], PA_SEND);
+	ck_assert_int_eq(a[5], PA_SEND);
+	phantoms_free(p);
+	window_free(m.w);
+}
+END_TEST
+
+START_TEST(a_stand_in_is_moved_and_removed)
+{
+	struct phantoms *p;
+	struct made m;
+	int a[4];
+
+	made_begin(&m);
+	phantoms_new(&p);
+	made_create(&m, 5, "t1");
+	made_rename(&m, 5, "t1", "f", 2, 0, 0);
+	made_rename(&m, 5, "f", "g", 0, 0, 0);
+	made_unlink(&m, 5, "g", 0);
+	decide_all(&m, p, a);
+	ck_assert_int_eq(a[1], PA_DROP);
+	ck_assert_int_eq(a[2], PA_SEND);
+	ck_assert_int_eq(a[3], PA_SEND);
+	phantoms_free(p);
+	window_free(m.w);
+}
+END_TEST
+
+START_TEST(a_hollow_file_does_not_replace_a_full_one)
+{
+	struct phantoms *p;
+	struct made m;
+
+	made_begin(&m);
+	phantoms_new(&p);
+	made_rename(&m, 5, "tmp", "f", 2, 0, 0);
+	made_unlink(&m, 5, "f", 0);
+	phantoms_hollow(p, 5);
+	ck_assert_int_eq(phantoms_decide(p, window_at(m.w, 0)), PA_UNLINK);
+	ck_assert_int_eq(phantoms_state(p, 5), PS_STANDIN);
+	ck_assert_int_eq(phantoms_decide(p, window_at(m.w, 1)), PA_SEND);
+	ck_assert_int_eq(phantoms_state(p, 5), PS_REAL);
+	phantoms_free(p);
+	window_free(m.w);
+}
+END_TEST
+
+START_TEST(a_phantom_that_replaces_a_phantom_replaces_nothing)
+{
+	struct phantoms *p;
+	struct made m;
+	int a[5];
+
+	made_begin(&m);
+	phantoms_new(&p);
+	made_create(&m, 5, "f");
+	made_create(&m, 6, "t");
+	made_rename(&m, 6, "t", "f", 5, 0, 0);
+	made_unlink(&m, 6, "f", 0);
+	decide_all(&m, p, a);
+	for (int i = 0; i < 4; i++)
+		ck_assert_int_eq(a[i], PA_DROP);
+	phantoms_free(p);
+	window_free(m.w);
+}
+END_TEST
+
+UNIT_MAIN("window", repeated_content_merges_into_the_first, content_does_not_merge_across_other_records_of_the_inode,
+    setattrs_merge_into_the_last_and_keep_every_value, setattrs_under_different_names_do_not_merge, create_is_held_for_its_content,
+    create_is_not_held_when_something_needs_the_name, a_number_used_again_is_another_inode, a_linked_file_is_not_ephemeral,
+    a_file_created_and_deleted_never_leaves, the_old_file_stands_in_until_the_next_version, a_stand_in_is_moved_and_removed,
+    a_hollow_file_does_not_replace_a_full_one, a_phantom_that_replaces_a_phantom_replaces_nothing)
