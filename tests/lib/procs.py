@@ -89,6 +89,7 @@ class Process:
         self.log_path = site.dir / f"{label}.log"
         self.popen = None
         self.as_user = None  # uid to run as
+        self.prefix = []  # command to start it with
 
     def spawn(self, *argv):
         """Start it; the log is appended to."""
@@ -96,7 +97,7 @@ class Process:
         with open(self.log_path, "ab") as log:
             log.write(b"$ " + " ".join(map(str, argv)).encode() + b"\n")
             log.flush()
-            self.popen = subprocess.Popen(list(map(str, argv)), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            self.popen = subprocess.Popen(self.prefix + list(map(str, argv)), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                                           env=self.site.environment(), start_new_session=True, **extra)
 
     @property

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Fixtures of the system tests: sites, and a pair of a standby and a source that work."""
 import os
+import shutil
+import stat
 import sys
 
 import pytest
@@ -8,6 +10,7 @@ import pytest
 from lib import tree
 from lib.procs import Site
 from lib.proxy import Proxy
+from lib.workload import acl
 
 
 def pytest_configure(config):
@@ -77,6 +80,23 @@ def net(request):
         request.addfinalizer(through.proxy.__exit__)
         return through.proxy.port
     return through
+
+
+@pytest.fixture
+def fuse_for_users():
+    """Let the user 65534 mount: fusermount3 must be there, and where /dev/fuse is not for everybody he gets an ACL entry."""
+    helper = shutil.which("fusermount3")
+    if not helper or not os.stat(helper).st_mode & stat.S_ISUID:
+        pytest.skip("fusermount3 is missing or not setuid")
+    if os.stat("/dev/fuse").st_mode & 0o006 == 0o006:
+        yield
+        return
+    try:
+        os.setxattr("/dev/fuse", "system.posix_acl_access", acl(owner=6, group=0, other=0, users={65534: 6}))
+    except OSError as e:
+        pytest.skip(f"/dev/fuse is not for everybody and gets no ACL: {e}")
+    yield
+    os.removexattr("/dev/fuse", "system.posix_acl_access")
 
 
 def make_pair(site, source=None, standby=None, module=None, prepare=None, proxy=None):

@@ -246,7 +246,10 @@ def test_fallocate(pair, mode):
     (pair.dir / "file").write_bytes(os.urandom(1 << 20))
     pair.source.wait()
     fd = os.open(pair.dir / "file", os.O_RDWR)
-    syscalls.fallocate(fd, flag, 64 << 10, 128 << 10)
+    try:
+        syscalls.fallocate(fd, flag, 64 << 10, 128 << 10)
+    except OSError as e:
+        assert e.errno == errno.EOPNOTSUPP and mode in ("COLLAPSE", "INSERT"), "kernels may lack these two in FUSE"
     os.close(fd)
     pair.same()
 

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """An ordinary user mounts and mirrors a directory of his own."""
 import os
-import shutil
-import stat
 import subprocess
 
 import pytest
@@ -15,12 +13,7 @@ NOBODY = 65534
 
 
 @pytest.fixture
-def user_pair(site):
-    helper = shutil.which("fusermount3")
-    if not helper or not os.stat(helper).st_mode & stat.S_ISUID:
-        pytest.skip("fusermount3 is missing or not setuid")
-    if not os.stat("/dev/fuse").st_mode & 0o006:
-        pytest.skip("/dev/fuse is not for everybody")
+def user_pair(site, fuse_for_users):
     standby = site.standby()
     standby.as_user = NOBODY
     standby.write_config()
