@@ -88,7 +88,8 @@ def fuse_for_users():
     helper = shutil.which("fusermount3")
     if not helper or not os.stat(helper).st_mode & stat.S_ISUID:
         pytest.skip("fusermount3 is missing or not setuid")
-    if os.stat("/dev/fuse").st_mode & 0o006 == 0o006:
+    mode = os.stat("/dev/fuse").st_mode
+    if mode & 0o006 == 0o006:
         yield
         return
     try:
@@ -97,6 +98,7 @@ def fuse_for_users():
         pytest.skip(f"/dev/fuse is not for everybody and gets no ACL: {e}")
     yield
     os.removexattr("/dev/fuse", "system.posix_acl_access")
+    os.chmod("/dev/fuse", stat.S_IMODE(mode))
 
 
 def make_pair(site, source=None, standby=None, module=None, prepare=None, proxy=None):
