@@ -332,6 +332,8 @@ int jreader_seek_time(struct jreader *r, uint64_t time_ns)
 	while (!err && r->seq < committed(r)) {
 		struct jrec_info i;
 		err = r->cur.map ? 0 : place(r);
+		if (err == E_GAP && jreader_seek(r, r->seq, NULL) == E_COLLAPSED)
+			err = 0;
 		if (!err)
 			err = look(r, &i);
 		if (err || i.time_ns >= time_ns)
