@@ -42,7 +42,7 @@ struct journal {
 	struct journal_options opt;
 	uint8_t id[16];
 	uint64_t epoch;
-	int (*sync_fd)(int fd); /* fio_sync; tests put a failing one */
+	int (*_Atomic sync_fd)(int fd); /* fio_sync; tests put a failing one */
 	pthread_t preparer, keeper;
 
 	pthread_mutex_t lock;
@@ -84,6 +84,13 @@ struct journal {
 		_Atomic uint64_t used; /* bit per slot */
 	} bell;
 };
+
+/* Sync a descriptor of the journal. Returns 0 or -errno. */
+static inline int journal_sync_fd(struct journal *j, int fd)
+{
+	int (*fn)(int) = atomic_load(&j->sync_fd);
+	return fn(fd);
+}
 
 /* journal.c */
 /* Append without switching; the caller made sure that it fits. Returns 0 or jrec_put's errors. */

@@ -280,7 +280,7 @@ static int sync_old(struct journal *j, const struct found *f, const struct look 
 	int fd = openat(j->dirfd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
 	if (fd < 0)
 		return -errno;
-	int err = j->sync_fd(fd);
+	int err = journal_sync_fd(j, fd);
 	close(fd);
 	return err;
 }
@@ -432,7 +432,7 @@ static int write_head(struct journal *j, const struct look *l, enum journal_star
 	atomic_store(&h->writer_pid, (uint32_t)getpid());
 	memcpy(h->boot_id, l->boot_id, 16);
 	/* Durable before the first append: else a power failure would find the old page, which says clean. */
-	return msync(h, JHEAD_SIZE, MS_SYNC) ? -errno : j->sync_fd(j->dirfd);
+	return msync(h, JHEAD_SIZE, MS_SYNC) ? -errno : journal_sync_fd(j, j->dirfd);
 }
 
 /* Map the head page for writing; a missing one is made. */

@@ -50,7 +50,7 @@ int segment_prepare(struct journal *j, struct segment **out)
 	int err = s->fd = fio_prealloc(j->dirfd, JOURNAL_NEXT_NAME, s->size, 0600);
 	if (err >= 0) {
 		/* The allocation is made durable here, so that the group commits after the switch need not. */
-		err = j->opt.sync == JSYNC_NEVER ? 0 : j->sync_fd(s->fd);
+		err = j->opt.sync == JSYNC_NEVER ? 0 : journal_sync_fd(j, s->fd);
 		void *p = mmap(NULL, s->size, PROT_READ | PROT_WRITE, MAP_SHARED, s->fd, 0);
 		s->map = p == MAP_FAILED ? NULL : p;
 		if (!s->map && !err)

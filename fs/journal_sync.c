@@ -97,9 +97,9 @@ static int pass(struct journal *j, uint64_t *upto)
 	if (err)
 		return err;
 	for (size_t i = 0; i < b.n && !err; i++)
-		err = j->sync_fd(b.v[i]->fd);
+		err = journal_sync_fd(j, b.v[i]->fd);
 	if (!err && b.dir)
-		err = j->sync_fd(j->dirfd);
+		err = journal_sync_fd(j, j->dirfd);
 	size_t n = scatter(j, &b, err);
 	for (size_t i = 0; i < n; i++)
 		close(b.fds[i]);

@@ -43,7 +43,7 @@ static void *preparer_main(void *arg)
 static int try_next(struct journal *j, struct segment *next)
 {
 	memset(next->map, 0, JSEG_HEADER);
-	return j->sync_fd(next->fd);
+	return journal_sync_fd(j, next->fd);
 }
 
 static void resumed(struct journal *j, uint64_t seq, size_t n)

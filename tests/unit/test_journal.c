@@ -98,7 +98,10 @@ END_TEST
 static bool was_collapsed(void *arg)
 {
 	struct jdir *d = arg;
-	return atomic_load(&journal_head(d->j)->collapsed) && jdir_segments(d) <= 2;
+	pthread_mutex_lock(&d->j->lock);
+	uint64_t to = d->j->collapsed_to;
+	pthread_mutex_unlock(&d->j->lock);
+	return atomic_load(&journal_head(d->j)->collapsed) && jdir_segment(d, 0) == to + 1;
 }
 
 static const struct journal_options limited = { .limit = 8 * JSEG_SIZE_MIN, .segment_size = JSEG_SIZE_MIN };
@@ -147,7 +150,7 @@ START_TEST(a_second_collapse_covers_the_first)
 	jdir_append(&d, "early", 1);
 	for (int round = 0; round < 3; round++) {
 		atomic_store(&journal_head(d.j)->collapsed, 0);
-		for (int i = 0; i < 8000; i++)
+		for (int i = 0; i < 12000; i++)
 			ck_assert_int_eq(jdir_append(&d, "again", 1), 0);
 		ck_assert(wait_until(was_collapsed, &d));
 	}
@@ -301,9 +304,7 @@ static int counted_sync(int fd)
 
 static void put_sync(struct jdir *d)
 {
-	pthread_mutex_lock(&d->j->lock);
-	d->j->sync_fd = counted_sync;
-	pthread_mutex_unlock(&d->j->lock);
+	atomic_store(&d->j->sync_fd, counted_sync);
 }
 
 START_TEST(a_failed_fsync_is_never_repeated)
