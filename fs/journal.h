@@ -45,7 +45,8 @@ void journal_close(struct journal *j);
  * written as RECHECK records as soon as that works again: the caller carries on as if it had succeeded. */
 int journal_append(struct journal *j, struct jrec *r);
 /* Make everything appended so far durable according to the sync option (JSYNC_FSYNC: waits for
- * fdatasync; group commit). Returns 0 or -errno. */
+ * fdatasync; group commit). In the degraded state: make durable that everything must be compared after a crash.
+ * Returns 0 or -errno when neither could be done. */
 int journal_sync(struct journal *j);
 /* The last committed sequence. */
 uint64_t journal_seq(struct journal *j);

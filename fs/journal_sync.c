@@ -6,13 +6,15 @@
  * records not covered becomes the next leader, for all who came meanwhile. Appends never wait.
  *
  * A failed fsync may have dropped the pages it could not write, and a second one would succeed without
- * them. So it is never repeated on that segment: everybody whose records were in it gets the error, the
- * journal degrades, and goes on in a new segment with RECHECKs of what those records touched. */
+ * them. So it is never repeated on that segment: the journal degrades, and goes on in a new segment with
+ * RECHECKs of what those records touched. Until then the mark of the degraded state is what is synced: it
+ * says that everything has to be compared. An application's fsync fails only if that fails, too. */
 #include "config.h"
 #include "fs/journal_priv.h"
 
 #include <errno.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "proto/err.h"
@@ -162,5 +164,9 @@ int journal_sync(struct journal *j)
 	int degraded = j->degraded;
 	pthread_mutex_unlock(&j->lock);
 	int err = sync_upto(j, seq);
-	return err ? err : degraded;
+	if (!err && !degraded)
+		return 0;
+	/* What is not in the journal is in memory, and if that is lost, the mark in the head page makes the
+	 * next start compare everything. So the mark is what has to be durable now. */
+	return msync(j->head, JHEAD_SIZE, MS_SYNC) ? -errno : 0;
 }

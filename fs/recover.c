@@ -345,6 +345,8 @@ int recover_start(struct tfs *fs, enum journal_start start, uint64_t since_ns)
 	inflight_reset(fs->inflight);
 	if (start != JSTART_NEW)
 		r = recover_walk_start(fs, start == JSTART_POWER ? since_ns : UINT64_MAX);
+	if (r == 0) /* from here on the walk's own file remembers */
+		journal_recovered(fs->journal);
 	return r;
 }
 
