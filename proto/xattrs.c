@@ -8,6 +8,7 @@
 #include "config.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -79,7 +80,9 @@ static int reach(struct inode *i, int fd, int dirfd, const char *name)
 		i->fd = -1;
 		i->follow = true;
 		n = snprintf(i->path, sizeof(i->path), "/proc/self/fd/%d", fd);
-	} else
+	} else if (dirfd == AT_FDCWD)
+		n = snprintf(i->path, sizeof(i->path), "%s", name);
+	else
 		n = snprintf(i->path, sizeof(i->path), "/proc/self/fd/%d/%s", dirfd, name);
 	return n > 0 && (size_t)n < sizeof(i->path) ? 0 : -ENAMETOOLONG;
 }

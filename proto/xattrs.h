@@ -12,7 +12,7 @@
 
 /* Append the encoded set of an inode to out: u16 count, then per attribute, sorted by name, string
  * name and blob value. fd may be O_PATH (then /proc/self/fd is used; for a symlink give dirfd and name
- * instead with fd = -1). A file system without attributes gives an empty set.
+ * instead with fd = -1; dirfd AT_FDCWD: name in the working directory, which needs no /proc). A file system without attributes gives an empty set.
  * Returns 0, -errno, or E_LIMIT. */
 int xattrs_read(struct buf *out, int fd, int dirfd, const char *name);
 /* Make the inode's attributes exactly those of the encoded set: sets what differs, removes the rest.
