@@ -1,0 +1,513 @@
+/* SPDX-License-Identifier: BSD-2-Clause
+ * Applying records (docs/ARCHITECTURE.md, Rule 3). Every operation is reached through its parent's descriptor and acts on the last
+ * component without following it; every operation may be applied again and then changes nothing:
+ *
+ *   create mkdir mknod symlink   an entry of the same kind that exists keeps its content and gets the attributes
+ *   link                         the same inode under the new name is success
+ *   unlink rmdir                 a missing entry is success
+ *   rename                       is not repeatable: the position page remembers that one was applied (position_unsettle), so that
+ *                                the sender compares instead of replaying if the child is killed before the next position
+ *
+ * Results of one operation, in the functions below: 0; -errno; a positive WR_* code that says more than an errno; or an
+ * error below E_FIRST, which ends the connection. */
+#include "config.h"
+#include "replicator/module/apply.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/statvfs.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include "proto/err.h"
+#include "proto/path.h"
+#include "proto/xattrs.h"
+#include "replicator/module/node.h"
+
+/* RENAME_* of linux/fs.h, which clashes with libc headers */
+#define RENAME_FLAG_EXCHANGE 2u
+#define RENAME_FLAG_WHITEOUT 4u
+
+struct place { /* where an operation acts */
+	struct dir *dir;
+	const char *base;
+};
+
+static int find(struct apply *a, const char *path, struct place *p)
+{
+	return dirs_parent(&a->dirs, path, &p->dir, &p->base);
+}
+
+static bool excluded(struct apply *a, const char *path, bool is_dir)
+{
+	return a->env.filter && a->env.filter->n && filter_excluded(a->env.filter, path, is_dir);
+}
+
+static int set_attr(struct apply *a, const struct place *p, const struct jrec *r, uint32_t type)
+{
+	struct wattr want = {.mode = type | (r->mode & 07777), .uid = r->uid, .gid = r->gid, .mtime = r->mtime};
+	return node_set_attr(p->dir->fd, p->base, &want, a->env.no_owner);
+}
+
+/* The name is taken: the same kind of entry is fine, anything else is not. */
+static int same_kind(const struct place *p, const struct jrec *r, uint32_t type)
+{
+	struct stat st;
+	int err = node_stat(p->dir->fd, p->base, &st);
+	if (err)
+		return err;
+	if ((st.st_mode & S_IFMT) != type)
+		return WR_TYPE;
+	if ((type == S_IFCHR || type == S_IFBLK) && st.st_rdev != r->rdev)
+		return WR_EXISTS;
+	if (type == S_IFLNK) {
+		char *have = malloc(PATH_MAX + 1);
+		ssize_t n = have ? readlinkat(p->dir->fd, p->base, have, PATH_MAX) : -1;
+		bool same = n >= 0 && (size_t)n == strlen(r->target) && memcmp(have, r->target, (size_t)n) == 0;
+		free(have);
+		return same ? 0 : WR_EXISTS;
+	}
+	return 0;
+}
+
+static int make_entry(const struct place *p, const struct jrec *r, uint32_t type)
+{
+	int fd = p->dir->fd;
+	mode_t mode = r->mode & 07777;
+	switch (type) {
+	case S_IFREG:
+		fd = openat(fd, p->base, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode);
+		if (fd < 0)
+			return -errno;
+		close(fd);
+		return 0;
+	case S_IFDIR:
+		return mkdirat(fd, p->base, mode) ? -errno : 0;
+	case S_IFLNK:
+		return symlinkat(r->target, fd, p->base) ? -errno : 0;
+	default:
+		return mknodat(fd, p->base, type | mode, (dev_t)r->rdev) ? -errno : 0;
+	}
+}
+
+static int do_make(struct apply *a, const struct jrec *r, uint32_t type)
+{
+	struct place p;
+	int err = find(a, r->path, &p);
+	if (err)
+		return err;
+	dirs_keep(p.dir, r->pm);
+	err = make_entry(&p, r, type);
+	if (err == -EEXIST)
+		err = same_kind(&p, r, type);
+	if (!err)
+		err = set_attr(a, &p, r, type);
+	if (!err && type == S_IFDIR)
+		dirs_set(&a->dirs, r->path, r->mtime);
+	return err;
+}
+
+static int do_mknod(struct apply *a, const struct jrec *r)
+{
+	uint32_t type = r->mode & S_IFMT;
+	if (type != S_IFIFO && type != S_IFSOCK && type != S_IFCHR && type != S_IFBLK)
+		return E_PROTO;
+	return do_make(a, r, type);
+}
+
+static int do_link(struct apply *a, const struct jrec *r)
+{
+	struct place from, to;
+	struct stat st, st2;
+	int err = find(a, r->path, &from);
+	if (!err)
+		err = find(a, r->path2, &to);
+	if (!err)
+		err = node_stat(from.dir->fd, from.base, &st);
+	if (err)
+		return err;
+	if (S_ISDIR(st.st_mode))
+		return WR_TYPE;
+	if (r->seq && (err = position_unsettle(a->env.page, r->seq)))
+		return err;
+	dirs_keep(to.dir, r->pm2);
+	if (linkat(from.dir->fd, from.base, to.dir->fd, to.base, 0) == 0)
+		return 0;
+	if (errno != EEXIST)
+		return -errno;
+	err = node_stat(to.dir->fd, to.base, &st2);
+	if (err)
+		return err;
+	return st.st_dev == st2.st_dev && st.st_ino == st2.st_ino ? 0 : WR_EXISTS;
+}
+
+static int do_unlink(struct apply *a, const struct jrec *r)
+{
+	struct place p;
+	struct stat st;
+	int err = find(a, r->path, &p);
+	if (err)
+		return err == -ENOENT ? 0 : err;
+	dirs_keep(p.dir, r->pm);
+	if (unlinkat(p.dir->fd, p.base, 0) == 0 || errno == ENOENT)
+		return 0;
+	err = -errno;
+	return node_stat(p.dir->fd, p.base, &st) == 0 && S_ISDIR(st.st_mode) ? WR_TYPE : err;
+}
+
+static int do_rmdir(struct apply *a, const struct jrec *r)
+{
+	struct place p;
+	int err = find(a, r->path, &p);
+	if (err)
+		return err == -ENOENT ? 0 : err;
+	dirs_keep(p.dir, r->pm);
+	if (unlinkat(p.dir->fd, p.base, AT_REMOVEDIR) && errno != ENOENT)
+		return -errno;
+	dirs_drop(&a->dirs, r->path);
+	return 0;
+}
+
+static int do_rename(struct apply *a, const struct jrec *r)
+{
+	struct place from, to;
+	struct stat st;
+	unsigned flags = r->rflags & (RENAME_FLAG_EXCHANGE | RENAME_FLAG_WHITEOUT);
+	bool exchange = flags & RENAME_FLAG_EXCHANGE;
+	/* descriptors of what moves must not be found under the old path again */
+	if ((r->flags & JF_DIR) || exchange)
+		dirs_flush(&a->dirs);
+	int err = find(a, r->path, &from);
+	if (!err)
+		err = find(a, r->path2, &to);
+	if (!err)
+		err = node_stat(from.dir->fd, from.base, &st);
+	if (err)
+		return err;
+	if (S_ISDIR(st.st_mode) && !(r->flags & JF_DIR) && !exchange)
+		return WR_TYPE;
+	if (r->seq && (err = position_unsettle(a->env.page, r->seq)))
+		return err;
+	dirs_keep(from.dir, r->pm);
+	dirs_keep(to.dir, r->pm2);
+	if (renameat2(from.dir->fd, from.base, to.dir->fd, to.base, flags) == 0)
+		return 0;
+	return errno == EEXIST ? WR_TYPE : -errno;
+}
+
+static int do_setattr(struct apply *a, const struct jrec *r)
+{
+	struct place p;
+	struct stat st;
+	int err = find(a, r->path, &p);
+	if (!err)
+		err = node_stat(p.dir->fd, p.base, &st);
+	if (err)
+		return err;
+	if (!a->env.no_owner && (r->valid & (JV_UID | JV_GID))) {
+		err = node_chown(p.dir->fd, p.base, r->valid & JV_UID ? r->uid : (uid_t)-1,
+		    r->valid & JV_GID ? r->gid : (gid_t)-1);
+		/* chown cleared set-id bits that the source may still have */
+		if (!err && !(r->valid & JV_MODE) && (st.st_mode & 06000) && !S_ISLNK(st.st_mode))
+			err = node_chmod(p.dir->fd, p.base, r->mode ? r->mode : st.st_mode);
+	}
+	if (!err && (r->valid & JV_MODE))
+		err = node_chmod(p.dir->fd, p.base, r->mode);
+	if (!err && (r->valid & JV_MTIME)) {
+		err = node_mtime(p.dir->fd, p.base, r->mtime);
+		if (S_ISDIR(st.st_mode))
+			dirs_set(&a->dirs, r->path, r->mtime);
+	}
+	return err;
+}
+
+/* ext4 and others say ENOSPC for an attribute that does not fit into the inode's block: waiting does not help. */
+static int xattr_error(struct apply *a, int err)
+{
+	struct statvfs sv;
+	if ((err == -ENOSPC || err == -EDQUOT) && fstatvfs(a->env.rootfd, &sv) == 0 && sv.f_bavail > 1024)
+		return WR_NO_SPACE;
+	return err;
+}
+
+static int do_xattr(struct apply *a, const struct jrec *r)
+{
+	struct place p;
+	int err = find(a, r->path, &p);
+	if (err)
+		return err;
+	if (r->type == JT_SETXATTR)
+		return xattr_error(a, node_setxattr(p.dir->fd, p.base, r->xname, r->xval, r->xlen));
+	err = node_removexattr(p.dir->fd, p.base, r->xname);
+	return err == -ENODATA ? 0 : err;
+}
+
+static int do_xattrs(struct apply *a, const struct wop *op)
+{
+	struct place p;
+	int err = find(a, op->path, &p);
+	return err ? err : xattr_error(a, node_xattrs_apply(p.dir->fd, p.base, op->data, op->dlen));
+}
+
+static int do_rmtree(struct apply *a, const char *path)
+{
+	struct place p;
+	struct jtime now = {0};
+	dirs_drop(&a->dirs, path);
+	int err = find(a, path, &p);
+	if (err)
+		return err == -ENOENT ? 0 : err;
+	dirs_keep(p.dir, now);
+	return apply_rmtree(a, path);
+}
+
+static int do_pos(struct apply *a, const struct wop *op)
+{
+	struct position *p = &a->env.page->now;
+	memcpy(p->pos.journal_id, op->journal_id, 16);
+	p->pos.epoch = op->epoch;
+	p->pos.seq = op->seq;
+	p->pos.digest = op->digest;
+	p->unsettled = 0;
+	if (op->flags & 1)
+		p->flags |= POSITION_RESYNC;
+	else
+		p->flags &= ~(uint32_t)(POSITION_RESYNC | POSITION_ADOPTED);
+	p->nout = op->nout;
+	for (uint32_t i = 0; i < op->nout; i++) {
+		uint64_t v = 0;
+		for (int k = 7; k >= 0; k--)
+			v = v << 8 | op->out[i * 8 + (uint32_t)k];
+		p->out[i] = v;
+	}
+	return position_store(a->env.page);
+}
+
+static int run_record(struct apply *a, const struct jrec *r)
+{
+	bool two = r->type == JT_LINK || r->type == JT_RENAME;
+	bool root = !*r->path || (two && !*r->path2);
+	bool is_dir = r->type == JT_MKDIR || r->type == JT_RMDIR || (r->flags & JF_DIR);
+	if (root && r->type != JT_SETATTR && r->type != JT_SETXATTR && r->type != JT_REMOVEXATTR)
+		return E_PROTO;
+	if (excluded(a, r->path, is_dir) || (two && excluded(a, r->path2, is_dir)))
+		return WR_NAME;
+	switch (r->type) {
+	case JT_CREATE:
+		return do_make(a, r, S_IFREG);
+	case JT_MKDIR:
+		return do_make(a, r, S_IFDIR);
+	case JT_SYMLINK:
+		return do_make(a, r, S_IFLNK);
+	case JT_MKNOD:
+		return do_mknod(a, r);
+	case JT_LINK:
+		return do_link(a, r);
+	case JT_UNLINK:
+		return do_unlink(a, r);
+	case JT_RMDIR:
+		return do_rmdir(a, r);
+	case JT_RENAME:
+		return do_rename(a, r);
+	case JT_SETATTR:
+		return do_setattr(a, r);
+	case JT_SETXATTR:
+	case JT_REMOVEXATTR:
+		return do_xattr(a, r);
+	default:
+		return E_PROTO; /* has no meaning for a standby */
+	}
+}
+
+static int run(struct apply *a, const struct wop *op, const struct jrec *r)
+{
+	switch (op->type) {
+	case WOP_REC:
+		return run_record(a, r);
+	case WOP_RMTREE:
+		return excluded(a, op->path, true) ? WR_NAME : do_rmtree(a, op->path);
+	case WOP_XATTRS:
+		return excluded(a, op->path, false) ? WR_NAME : do_xattrs(a, op);
+	case WOP_POS:
+		return do_pos(a, op);
+	case WOP_COMMIT:
+		if (excluded(a, op->path, false))
+			return WR_NAME;
+		/* fall through */
+	default:
+		return apply_transfer(a, op);
+	}
+}
+
+static bool must_hold(int err)
+{
+	switch (err) {
+	case -ENOSPC:
+	case -EDQUOT:
+	case -EROFS:
+	case -EIO:
+	case -EMFILE:
+	case -ENFILE:
+	case -ENOMEM:
+		return true;
+	default:
+		return false;
+	}
+}
+
+static uint32_t code_of(int err)
+{
+	if (err > 0)
+		return (uint32_t)err;
+	switch (-err) {
+	case ENOENT:
+		return WR_MISSING;
+	case EEXIST:
+		return WR_EXISTS;
+	case ENOTDIR:
+	case EISDIR:
+	case ENOTEMPTY:
+	case ELOOP:
+	case ENXIO:
+		return WR_TYPE;
+	case EACCES:
+	case EPERM:
+		return WR_PERMISSION;
+	case ENOSPC:
+	case EDQUOT:
+		return WR_NO_SPACE;
+	case EROFS:
+		return WR_READ_ONLY_FS;
+	case EIO:
+		return WR_IO;
+	case ENAMETOOLONG:
+	case EILSEQ:
+	case EINVAL:
+		return WR_NAME;
+	case EOPNOTSUPP:
+	case EXDEV:
+	case ENOSYS:
+		return WR_UNSUPPORTED;
+	default:
+		return WR_OTHER;
+	}
+}
+
+static const char *op_name(const struct wop *op, const struct jrec *r)
+{
+	static const char *const names[] = {"", "record", "begin", "write", "hole", "copy", "replace", "abort",
+	    "remove tree", "set attributes", "position"};
+	return op->type == WOP_REC ? jrec_type_name(r->type) : names[op->type];
+}
+
+static void describe(struct apply *a, char *text, size_t size, const struct wop *op, const struct jrec *r, int err)
+{
+	char shown[512];
+	const char *why = err > 0 ? wrefuse_text((uint32_t)err) : err_text(err);
+	path_show(shown, sizeof(shown), op->type == WOP_REC ? r->path : op->path);
+	if (err == WR_NAME)
+		snprintf(text, size, "%s \"%s\": the module's configuration excludes this path; exclude it at the source too",
+		    op_name(op, r), shown);
+	else if (err == -EACCES || err == -EPERM)
+		snprintf(text, size, "%s \"%s\": %s (tandemd works as %s here)", op_name(op, r), shown, why, a->env.who);
+	else
+		snprintf(text, size, "%s \"%s\": %s", op_name(op, r), shown, why);
+}
+
+static void report(struct apply *a, const struct wop *op, const struct jrec *r, int err)
+{
+	char text[1024];
+	struct transfer *t = op->xid ? apply_transfer_find(a, op->xid) : NULL;
+	struct wfail f = {.code = code_of(err), .sys_errno = err < 0 ? -err : 0, .xid = op->xid, .path2 = "", .text = text};
+	describe(a, text, sizeof(text), op, r, err);
+	f.seq = op->type == WOP_REC ? r->seq : t ? t->seq : op->seq;
+	f.path = op->type == WOP_REC ? r->path : op->type == WOP_COMMIT || !t ? op->path : t->path;
+	if (op->type == WOP_REC && (r->type == JT_RENAME || r->type == JT_LINK))
+		f.path2 = r->path2;
+	a->env.fail(a->env.arg, &f);
+	if (t)
+		t->failed = true;
+	if (t && op->type == WOP_COMMIT)
+		apply_transfer(a, op); /* frees it */
+}
+
+static int attempt(struct apply *a, const struct wop *op, const struct jrec *r)
+{
+	bool held = false;
+	for (;;) {
+		int err = run(a, op, r);
+		if (!must_hold(err)) {
+			if (held)
+				a->env.unhold(a->env.arg);
+			if (err < E_FIRST || !err)
+				return err;
+			report(a, op, r, err);
+			return 0;
+		}
+		char text[1024];
+		describe(a, text, sizeof(text), op, r, err);
+		dirs_flush(&a->dirs); /* EMFILE may be our own */
+		held = true;
+		err = a->env.hold(a->env.arg, code_of(err), -err, op->type == WOP_REC ? r->path : op->path, text);
+		if (err)
+			return err;
+	}
+}
+
+int apply_op(struct apply *a, const struct wop *op)
+{
+	struct jrec r;
+	size_t used = 0;
+	jrec_init(&r, JT_CREATE);
+	if (op->type != WOP_REC)
+		return attempt(a, op, &r);
+	int err = jrec_get(&r, op->data, op->dlen, &used);
+	if (err)
+		return E_PROTO;
+	err = used == op->dlen ? attempt(a, op, &r) : E_PROTO;
+	jrec_release(&r);
+	a->records++;
+	return err;
+}
+
+void apply_end_batch(struct apply *a)
+{
+	dirs_flush(&a->dirs);
+}
+
+/* Remove what an earlier connection left half built. */
+static void clean_tmp(struct apply *a)
+{
+	int tmpfd = a->env.tmpfd;
+	int fd = openat(tmpfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	if (!d) {
+		if (fd >= 0)
+			close(fd);
+		return;
+	}
+	for (struct dirent *e; (e = readdir(d));) {
+		char path[PATH_NAME_MAX + 32];
+		if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
+			continue;
+		snprintf(path, sizeof(path), PATH_PRIVATE "/tmp/%s", e->d_name);
+		if (unlinkat(tmpfd, e->d_name, 0))
+			apply_rmtree(a, path);
+	}
+	closedir(d);
+}
+
+int apply_init(struct apply *a, const struct apply_env *env, int redofd, bool replay_all)
+{
+	memset(a, 0, sizeof(*a));
+	a->env = *env;
+	LIST_INIT(&a->transfers);
+	dirs_init(&a->dirs, env->rootfd);
+	clean_tmp(a);
+	return redo_init(&a->redo, redofd, env->rootfd, replay_all);
+}

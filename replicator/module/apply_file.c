@@ -1,0 +1,586 @@
+/* SPDX-License-Identifier: BSD-2-Clause
+ * Transfers: new content of one regular file, from BEGIN to COMMIT. Until COMMIT nothing of it can be seen.
+ *
+ *   spooled      up to APPLY_MEM_TRANSFER bytes stay in memory as pieces; beyond that
+ *                  WB_NEW    the pieces are written at their places into tmp/NAME, and so is what follows
+ *                  WB_PATCH  the bytes are appended to redo/N.data, the pieces tell where they belong
+ *   committed    WB_NEW    the file gets its size and attributes and is renamed over the path
+ *                WB_PATCH  of a file with one name that is small or can be cloned: a copy is patched in tmp/ and renamed
+ *                          otherwise, or where the path has several names that must stay one file: redo log (redo.h)
+ *   failed       FAIL was sent; DATA, HOLE and COPY are ignored up to COMMIT or ABORT
+ *
+ * A step that fails for want of space is called again with the same operation: each leaves the transfer so that this works. */
+#include "config.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+#include "proto/err.h"
+#include "proto/fileio.h"
+#include "proto/path.h"
+#include "proto/xattrs.h"
+#include "replicator/module/apply.h"
+#include "replicator/module/node.h"
+
+#define COPY_CHUNK  (256u << 10)
+#define XATTRS_NONE 2u /* bytes of an encoded set without attributes */
+
+struct transfer *apply_transfer_find(struct apply *a, uint32_t xid)
+{
+	struct transfer *t;
+	LIST_FOREACH(t, &a->transfers, link)
+		if (t->xid == xid)
+			return t;
+	return NULL;
+}
+
+static void forget_memory(struct apply *a, struct transfer *t)
+{
+	a->memory -= t->mem.len;
+	buf_release(&t->mem);
+	buf_init(&t->mem, APPLY_MEM_TRANSFER + WOP_DATA_MAX);
+}
+
+static void drop(struct apply *a, struct transfer *t)
+{
+	if (t->file >= 0)
+		close(t->file);
+	if (t->name[0])
+		unlinkat(a->env.tmpfd, t->name, 0);
+	if (t->number)
+		redo_abort(&a->redo, t->number);
+	if (t->old >= 0)
+		close(t->old);
+	forget_memory(a, t);
+	buf_release(&t->mem);
+	LIST_REMOVE(t, link);
+	a->ntransfers--;
+	free(t->path);
+	free(t->v);
+	free(t);
+}
+
+static int begin(struct apply *a, const struct wop *op)
+{
+	if (apply_transfer_find(a, op->xid) || a->ntransfers >= APPLY_TRANSFERS_MAX)
+		return E_PROTO;
+	struct transfer *t = calloc(1, sizeof(*t));
+	if (!t)
+		return -ENOMEM;
+	t->path = strdup(op->path);
+	if (!t->path) {
+		free(t);
+		return -ENOMEM;
+	}
+	t->xid = op->xid;
+	t->mode = (enum wbegin_mode)op->flags;
+	t->seq = op->seq;
+	t->file = t->old = -1;
+	buf_init(&t->mem, APPLY_MEM_TRANSFER + WOP_DATA_MAX);
+	LIST_INSERT_HEAD(&a->transfers, t, link);
+	a->ntransfers++;
+	return 0;
+}
+
+/* Remember a range; neighbours in file and spool become one. */
+static int add_piece(struct transfer *t, uint64_t off, uint64_t len, uint64_t at, bool hole)
+{
+	struct redo_piece *last = t->n ? &t->v[t->n - 1] : NULL;
+	if (last && last->hole == hole && last->off + last->len == off && (hole || last->at + last->len == at) &&
+	    len != EXTENT_INF - off) {
+		last->len += len;
+		return 0;
+	}
+	if (t->n == APPLY_PIECES_MAX)
+		return WR_UNSUPPORTED;
+	if (t->n == t->cap) {
+		uint32_t cap = t->cap ? t->cap * 2 : 4;
+		struct redo_piece *v = realloc(t->v, cap * sizeof(*v));
+		if (!v)
+			return -ENOMEM;
+		t->v = v;
+		t->cap = cap;
+	}
+	t->v[t->n++] = (struct redo_piece){.off = off, .len = len, .at = at, .hole = hole};
+	return 0;
+}
+
+static int open_tmp(struct apply *a, char *name, size_t size)
+{
+	snprintf(name, size, "%llx", (unsigned long long)++a->serial);
+	int fd = openat(a->env.tmpfd, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (fd < 0) {
+		int err = -errno;
+		name[0] = 0;
+		return err;
+	}
+	return fd;
+}
+
+static int write_at(struct transfer *t, const void *data, uint64_t len, uint64_t off)
+{
+	int err = fio_pwrite(t->file, data, len, (off_t)off);
+	if (!err && off + len > t->high)
+		t->high = off + len;
+	return err;
+}
+
+/* A hole needs work only where something was written before. */
+static int hole_at(struct transfer *t, uint64_t off, uint64_t len)
+{
+	if (off >= t->high)
+		return 0;
+	return redo_punch(t->file, off, len < t->high - off ? len : t->high - off);
+}
+
+static int write_pieces(struct transfer *t)
+{
+	for (uint32_t i = 0; i < t->n; i++) {
+		const struct redo_piece *p = &t->v[i];
+		int err = p->hole ? hole_at(t, p->off, p->len) : write_at(t, t->mem.data + p->at, p->len, p->off);
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
+/* Move what is in memory into a file. */
+static int spill(struct apply *a, struct transfer *t)
+{
+	int err = 0;
+	if (t->file < 0)
+		t->file = t->mode == WB_NEW ? open_tmp(a, t->name, sizeof(t->name)) : redo_create(&a->redo, &t->number);
+	if (t->file < 0) {
+		err = t->file;
+		t->file = -1;
+		return err;
+	}
+	if (t->mode == WB_NEW) {
+		err = write_pieces(t);
+		if (!err)
+			t->n = 0;
+	} else if (t->mem.len) {
+		err = fio_pwrite(t->file, t->mem.data, t->mem.len, 0);
+	}
+	if (!err)
+		forget_memory(a, t);
+	return err;
+}
+
+/* Where new bytes go: memory as long as they fit. */
+static int make_room(struct apply *a, struct transfer *t, uint64_t len)
+{
+	bool spilled = t->file >= 0 && t->mem.len == 0 && (t->mode == WB_PATCH || t->n == 0);
+	if (spilled || (t->mem.len + len <= APPLY_MEM_TRANSFER && a->memory + len <= APPLY_MEM_TOTAL && t->file < 0))
+		return 0;
+	return spill(a, t);
+}
+
+static int data(struct apply *a, struct transfer *t, const struct wop *op)
+{
+	int err = make_room(a, t, op->dlen);
+	if (err || !op->dlen)
+		return err;
+	a->bytes += op->dlen;
+	if (t->file >= 0 && t->mode == WB_NEW)
+		return write_at(t, op->data, op->dlen, op->off);
+	if (t->file >= 0) {
+		err = fio_pwrite(t->file, op->data, op->dlen, (off_t)t->spooled);
+	} else {
+		buf_put(&t->mem, op->data, op->dlen);
+		err = t->mem.err;
+		t->mem.err = 0;
+		if (!err)
+			a->memory += op->dlen;
+	}
+	if (!err)
+		err = add_piece(t, op->off, op->dlen, t->file >= 0 || t->mode == WB_PATCH ? t->spooled : t->mem.len - op->dlen, false);
+	if (!err)
+		t->spooled += op->dlen;
+	return err;
+}
+
+static int hole(struct apply *a, struct transfer *t, const struct wop *op)
+{
+	if (t->mode == WB_NEW && t->file >= 0 && t->n == 0)
+		return hole_at(t, op->off, op->len);
+	return add_piece(t, op->off, op->len, 0, true);
+}
+
+/* Compare the local range with the sender's hash. */
+static int check_range(struct apply *a, int fd, const struct wop *op)
+{
+	XXH128_canonical_t c;
+	XXH3_state_t *state = XXH3_createState();
+	uint8_t *chunk = malloc(COPY_CHUNK);
+	int err = state && chunk ? 0 : -ENOMEM;
+	if (!err)
+		XXH3_128bits_reset(state);
+	for (uint64_t done = 0; !err && done < op->len;) {
+		size_t n = op->len - done < COPY_CHUNK ? (size_t)(op->len - done) : COPY_CHUNK;
+		err = fio_pread(fd, chunk, n, (off_t)(op->src + done));
+		if (!err)
+			XXH3_128bits_update(state, chunk, n);
+		done += n;
+		if (!err && done % (4u << 20) == 0)
+			err = a->env.tick(a->env.arg);
+	}
+	if (!err) {
+		XXH128_canonicalFromHash(&c, XXH3_128bits_digest(state));
+		err = memcmp(c.digest, op->hash, 16) == 0 ? 0 : WR_MISMATCH;
+	}
+	free(chunk);
+	XXH3_freeState(state);
+	return err == -ENODATA ? WR_MISMATCH : err;
+}
+
+static int open_path(struct apply *a, const char *path, int flags, struct stat *st)
+{
+	struct dir *dir;
+	const char *base;
+	int err = dirs_parent(&a->dirs, path, &dir, &base);
+	return err ? err : node_open_file(dir->fd, base, flags, st);
+}
+
+static int copy_range(struct apply *a, struct transfer *t, const struct wop *op, int src)
+{
+	int err = check_range(a, src, op);
+	if (err)
+		return err;
+	if (t->file < 0 || t->mem.len || (t->mode == WB_NEW && t->n))
+		err = spill(a, t);
+	uint64_t to = t->mode == WB_NEW ? op->off : t->spooled;
+	if (!err)
+		err = redo_copy(src, op->src, t->file, to, op->len);
+	if (!err && t->mode == WB_PATCH) {
+		err = add_piece(t, op->off, op->len, to, false);
+		t->spooled += op->len;
+	} else if (!err && op->off + op->len > t->high) {
+		t->high = op->off + op->len;
+	}
+	return err == -ENODATA ? WR_MISMATCH : err;
+}
+
+static int copy(struct apply *a, struct transfer *t, const struct wop *op)
+{
+	struct stat st;
+	int fd = t->old;
+	if (*op->path || fd < 0)
+		fd = open_path(a, *op->path ? op->path : t->path, O_RDONLY, &st);
+	if (fd < 0)
+		return fd == -ENOENT ? WR_MISMATCH : fd;
+	if (!*op->path)
+		t->old = fd;
+	int err = copy_range(a, t, op, fd);
+	if (*op->path)
+		close(fd);
+	return err;
+}
+
+/* Give a file being built its size and attributes. old is the entry it replaces (for attributes left alone), if there is one. */
+static int finish(struct apply *a, int fd, const struct wop *op, const struct dir *dir, const char *base, bool replaces)
+{
+	struct stat st;
+	struct timespec ts[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_sec = op->attr.mtime.sec, .tv_nsec = op->attr.mtime.nsec}};
+	if (fstat(fd, &st))
+		return -errno;
+	if ((uint64_t)st.st_size != op->size && ftruncate(fd, (off_t)op->size))
+		return -errno;
+	/* owner before attributes: chown removes security.capability */
+	if (!a->env.no_owner && (st.st_uid != op->attr.uid || st.st_gid != op->attr.gid) &&
+	    fchown(fd, op->attr.uid, op->attr.gid))
+		return -errno;
+	int err = 0;
+	if (op->has_xattrs && op->dlen > XATTRS_NONE) {
+		err = xattrs_apply(op->data, op->dlen, fd, -1, NULL);
+	} else if (!op->has_xattrs && replaces) {
+		struct buf set;
+		buf_init(&set, XATTR_SET_MAX);
+		err = node_xattrs_read(dir->fd, base, &set);
+		if (!err && set.len > XATTRS_NONE)
+			err = xattrs_apply(set.data, set.len, fd, -1, NULL);
+		buf_release(&set);
+	}
+	if (!err && fchmod(fd, op->attr.mode & 07777))
+		err = -errno;
+	if (!err && futimens(fd, ts))
+		err = -errno;
+	return err;
+}
+
+static void fill_log(struct redo_log *log, struct apply *a, const struct wop *op, const struct stat *st)
+{
+	*log = (struct redo_log){
+		.dev = st->st_dev,
+		.ino = st->st_ino,
+		.path = (char *)(uintptr_t)op->path,
+		.size = op->size,
+		.attr = op->attr,
+		.has_xattrs = op->has_xattrs,
+		.xattrs = op->data,
+		.xlen = op->dlen,
+		.no_owner = a->env.no_owner,
+	};
+}
+
+/* An owner who is not root may lack the right to write to his own file. */
+static int open_target(struct apply *a, const char *path, struct stat *st)
+{
+	int fd = open_path(a, path, O_RDWR, st);
+	struct dir *dir;
+	const char *base;
+	if (fd != -EACCES || dirs_parent(&a->dirs, path, &dir, &base) ||
+	    node_chmod(dir->fd, base, (st->st_mode & 07777) | 0600))
+		return fd;
+	return open_path(a, path, O_RDWR, st);
+}
+
+/* Change the file at op->path in place by the pieces in t->v, whose bytes are in t->file. */
+static int in_place(struct apply *a, struct transfer *t, const struct wop *op)
+{
+	struct stat st;
+	struct redo_log log;
+	int target = open_target(a, op->path, &st);
+	if (target < 0)
+		return target;
+	fill_log(&log, a, op, &st);
+	log.number = t->number;
+	log.v = t->v;
+	log.n = t->n;
+	int err = t->committed ? 0 : redo_commit(&a->redo, &log, t->file);
+	if (!err) {
+		t->committed = true;
+		err = redo_apply(&log, t->file, target);
+	}
+	close(target);
+	if (!err) {
+		redo_done(&a->redo, t->number);
+		t->number = 0;
+	}
+	return err;
+}
+
+/* A new version that must go into an inode with several names: its ranges become a patch of the whole file. */
+static int new_to_patch(struct apply *a, struct transfer *t, uint64_t size)
+{
+	uint64_t number;
+	int fd = redo_create(&a->redo, &number);
+	int err = fd < 0 ? fd : 0;
+	uint64_t at = 0, off = 0;
+	t->n = 0;
+	while (!err && off < size) {
+		off_t start = lseek(t->file, (off_t)off, SEEK_DATA);
+		uint64_t from = start < 0 || (uint64_t)start > size ? size : (uint64_t)start;
+		off_t stop = from < size ? lseek(t->file, (off_t)from, SEEK_HOLE) : (off_t)size;
+		uint64_t to = stop < 0 || (uint64_t)stop > size ? size : (uint64_t)stop;
+		if (from > off)
+			err = add_piece(t, off, from - off, 0, true);
+		if (!err && to > from)
+			err = redo_copy(t->file, from, fd, at, to - from);
+		if (!err && to > from)
+			err = add_piece(t, from, to - from, at, false);
+		at += to - from;
+		off = to;
+	}
+	if (err) {
+		if (fd >= 0) {
+			close(fd);
+			redo_abort(&a->redo, number);
+		}
+		t->n = 0;
+		return err;
+	}
+	close(t->file);
+	unlinkat(a->env.tmpfd, t->name, 0);
+	t->name[0] = 0;
+	t->file = fd;
+	t->number = number;
+	t->mode = WB_PATCH;
+	return 0;
+}
+
+static int commit_new(struct apply *a, struct transfer *t, const struct wop *op)
+{
+	struct dir *dir;
+	const char *base;
+	struct stat st;
+	int err = t->file < 0 || t->n ? spill(a, t) : 0;
+	if (!err)
+		err = dirs_parent(&a->dirs, op->path, &dir, &base);
+	if (err)
+		return err;
+	err = node_stat(dir->fd, base, &st);
+	if (err && err != -ENOENT)
+		return err;
+	if (!err && S_ISDIR(st.st_mode))
+		return WR_TYPE;
+	bool replaces = !err && S_ISREG(st.st_mode);
+	if (replaces && st.st_nlink > 1) {
+		if (ftruncate(t->file, (off_t)op->size))
+			return -errno;
+		err = new_to_patch(a, t, op->size);
+		return err ? err : in_place(a, t, op);
+	}
+	err = finish(a, t->file, op, dir, base, replaces);
+	if (err)
+		return err;
+	dirs_keep(dir, (struct jtime){0});
+	if (renameat(a->env.tmpfd, t->name, dir->fd, base))
+		return errno == EISDIR || errno == ENOTEMPTY ? WR_TYPE : -errno;
+	t->name[0] = 0;
+	return 0;
+}
+
+/* Copy the data of old, holes left out. */
+static int copy_whole(int old, int fd, uint64_t size)
+{
+	for (uint64_t off = 0; off < size;) {
+		off_t start = lseek(old, (off_t)off, SEEK_DATA);
+		if (start < 0)
+			return errno == ENXIO ? 0 : -errno;
+		off_t stop = lseek(old, start, SEEK_HOLE);
+		if (stop < 0)
+			return -errno;
+		int err = redo_copy(old, (uint64_t)start, fd, (uint64_t)start, (uint64_t)(stop - start));
+		if (err)
+			return err == -ENODATA ? 0 : err;
+		off = (uint64_t)stop;
+	}
+	return 0;
+}
+
+static int clone_old(struct apply *a, int old, int fd, uint64_t size)
+{
+	if (!a->no_clone && size) {
+		if (ioctl(fd, FICLONE, old) == 0)
+			return 0;
+		if (errno == ENOSPC || errno == EDQUOT || errno == EIO)
+			return -errno;
+		a->no_clone = true;
+	}
+	return size <= APPLY_CLONE_SMALL ? copy_whole(old, fd, size) : -EOPNOTSUPP;
+}
+
+/* Apply the pieces of a patch to fd. */
+static int patch_pieces(struct transfer *t, int fd)
+{
+	struct stat st;
+	if (fstat(fd, &st))
+		return -errno;
+	for (uint32_t i = 0; i < t->n; i++) {
+		const struct redo_piece *p = &t->v[i];
+		int err = 0;
+		if (!p->hole && t->file < 0)
+			err = fio_pwrite(fd, t->mem.data + p->at, p->len, (off_t)p->off);
+		else if (!p->hole)
+			err = redo_copy(t->file, p->at, fd, p->off, p->len);
+		else if (p->off < (uint64_t)st.st_size)
+			err = redo_punch(fd, p->off, p->len < (uint64_t)st.st_size - p->off ? p->len : (uint64_t)st.st_size - p->off);
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
+/* Build the patched version beside the old one and rename it. -EOPNOTSUPP: the file is large and cannot be cloned. */
+static int patch_aside(struct apply *a, struct transfer *t, const struct wop *op, struct dir *dir, const char *base, int old,
+    uint64_t size)
+{
+	char name[32];
+	if (a->no_clone && size > APPLY_CLONE_SMALL)
+		return -EOPNOTSUPP;
+	int fd = open_tmp(a, name, sizeof(name));
+	if (fd < 0)
+		return fd;
+	int err = clone_old(a, old, fd, size);
+	if (!err)
+		err = patch_pieces(t, fd);
+	if (!err)
+		err = finish(a, fd, op, dir, base, true);
+	close(fd);
+	dirs_keep(dir, (struct jtime){0});
+	if (!err && renameat(a->env.tmpfd, name, dir->fd, base))
+		err = -errno;
+	if (err)
+		unlinkat(a->env.tmpfd, name, 0);
+	return err;
+}
+
+static int commit_patch(struct apply *a, struct transfer *t, const struct wop *op)
+{
+	struct dir *dir;
+	const char *base;
+	struct stat st;
+	if (t->committed)
+		return in_place(a, t, op);
+	int err = dirs_parent(&a->dirs, op->path, &dir, &base);
+	if (err)
+		return err;
+	int old = node_open_file(dir->fd, base, O_RDONLY, &st);
+	if (old < 0 && old != -EACCES)
+		return old;
+	err = -EOPNOTSUPP;
+	if (old >= 0 && st.st_nlink == 1)
+		err = patch_aside(a, t, op, dir, base, old, (uint64_t)st.st_size);
+	if (old >= 0)
+		close(old);
+	if (err != -EOPNOTSUPP)
+		return err;
+	err = t->file < 0 ? spill(a, t) : 0;
+	return err ? err : in_place(a, t, op);
+}
+
+static int commit(struct apply *a, struct transfer *t, const struct wop *op)
+{
+	if ((op->attr.mode & S_IFMT) && !S_ISREG(op->attr.mode))
+		return E_PROTO;
+	int err = t->mode == WB_NEW ? commit_new(a, t, op) : commit_patch(a, t, op);
+	if (!err) {
+		a->files++;
+		drop(a, t);
+	}
+	return err;
+}
+
+int apply_transfer(struct apply *a, const struct wop *op)
+{
+	if (op->type == WOP_BEGIN)
+		return begin(a, op);
+	struct transfer *t = apply_transfer_find(a, op->xid);
+	if (!t)
+		return op->type == WOP_COMMIT ? WR_PROTOCOL : 0;
+	if (op->type == WOP_ABORT || (op->type == WOP_COMMIT && t->failed)) {
+		drop(a, t);
+		return 0;
+	}
+	if (t->failed)
+		return 0;
+	switch (op->type) {
+	case WOP_DATA:
+		return data(a, t, op);
+	case WOP_HOLE:
+		return hole(a, t, op);
+	case WOP_COPY:
+		return copy(a, t, op);
+	default:
+		return commit(a, t, op);
+	}
+}
+
+void apply_release(struct apply *a)
+{
+	struct transfer *t;
+	while ((t = LIST_FIRST(&a->transfers)))
+		drop(a, t);
+	dirs_flush(&a->dirs);
+	redo_release(&a->redo);
+}

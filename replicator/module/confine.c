@@ -1,0 +1,208 @@
+/* SPDX-License-Identifier: BSD-2-Clause
+ * Confinement: see confine.h. */
+#include "config.h"
+#include "replicator/module/confine.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <linux/capability.h>
+#include <pwd.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#ifdef HAVE_LINUX_LANDLOCK_H
+#include <linux/landlock.h>
+#endif
+
+#include "proto/err.h"
+#include "proto/log.h"
+#include "replicator/module/syscalls.h"
+
+static int fail(int err, char *why, size_t size, const char *what)
+{
+	snprintf(why, size, "%s: %s", what, err_text(err));
+	return err;
+}
+
+/* --- chroot, uid, capabilities --- */
+
+static int enter_root(const struct module_conf *m, int rootfd, struct confined *out, char *why, size_t size)
+{
+	if (fchdir(rootfd))
+		return fail(-errno, why, size, "chdir into the module");
+	if (m->use_chroot == TRI_NO || geteuid() != 0)
+		return 0;
+	if (chroot(".") == 0 && chdir("/") == 0) {
+		out->chrooted = true;
+		return 0;
+	}
+	if (m->use_chroot == TRI_YES)
+		return fail(-errno, why, size, "chroot into the module (\"use chroot = no\" does without; openat2 and Landlock stay)");
+	log_warn("chroot into the module failed: %s; going on with openat2 and Landlock", err_text(-errno));
+	return 0;
+}
+
+#define NOBODY 65534u
+
+/* Nothing to serve: nothing to keep. */
+static int drop_to_nobody(char *why, size_t size)
+{
+	gid_t gid = NOBODY;
+	if (geteuid() == 0 && (setgroups(1, &gid) || setresgid(gid, gid, gid) || setresuid(NOBODY, NOBODY, NOBODY)))
+		return fail(-errno, why, size, "change to uid 65534");
+	return 0;
+}
+
+static int drop_uid(const struct module_conf *m, char *why, size_t size)
+{
+	gid_t gid = m->gid;
+	if (!m->has_uid || geteuid() != 0)
+		return 0;
+	if (setgroups(m->ngroups ? (size_t)m->ngroups : 1, m->ngroups ? m->groups : &gid) || setresgid(gid, gid, gid) ||
+	    setresuid(m->uid, m->uid, m->uid))
+		return fail(-errno, why, size, "change to the module's uid and gid");
+	if (m->uid && (setuid(0) == 0 || geteuid() != m->uid))
+		return fail(-EPERM, why, size, "the change to the module's uid can be undone");
+	return 0;
+}
+
+#define CAP(n) (1ull << (n))
+
+/* What keeping owners, modes, set-id bits, devices and attributes exactly needs. */
+static uint64_t wanted_caps(bool admin)
+{
+	uint64_t keep = CAP(CAP_CHOWN) | CAP(CAP_DAC_OVERRIDE) | CAP(CAP_DAC_READ_SEARCH) | CAP(CAP_FOWNER) | CAP(CAP_FSETID) |
+	    CAP(CAP_MKNOD) | CAP(CAP_SETFCAP);
+	return admin ? keep | CAP(CAP_SYS_ADMIN) : keep;
+}
+
+static int set_caps(uint64_t keep)
+{
+	struct __user_cap_header_struct h = {.version = _LINUX_CAPABILITY_VERSION_3};
+	struct __user_cap_data_struct now[2], d[2];
+	if (syscall(SYS_capget, &h, now))
+		return -errno;
+	for (int i = 0; i < 2; i++) {
+		uint32_t bits = (uint32_t)(keep >> (32 * i)) & now[i].permitted;
+		d[i] = (struct __user_cap_data_struct){.effective = bits, .permitted = bits};
+	}
+	for (int cap = 0; cap < 64; cap++)
+		if (!(keep & CAP(cap)))
+			prctl(PR_CAPBSET_DROP, cap, 0, 0, 0);
+	prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+	return syscall(SYS_capset, &h, d) ? -errno : 0;
+}
+
+/* --- Landlock --- */
+
+#ifdef HAVE_LINUX_LANDLOCK_H
+#define LL_TRUNCATE  (1ull << 14) /* ABI 3; headers of Debian 12 end at ABI 2 */
+#define LL_IOCTL_DEV (1ull << 15) /* ABI 5 */
+#define LL_NET_BIND  (1ull << 0)  /* ABI 4 */
+#define LL_NET_CONN  (1ull << 1)
+#define LL_SCOPE_ALL 3ull         /* ABI 6: abstract sockets, signals */
+
+/* struct landlock_ruleset_attr of ABI 6 */
+struct ll_ruleset {
+	uint64_t fs, net, scoped;
+};
+
+static int landlock_beneath(int rootfd)
+{
+	long abi = syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
+	if (abi < 2) /* without REFER every rename between directories would be refused */
+		return abi < 0 ? -errno : -EOPNOTSUPP;
+	uint64_t all = (LANDLOCK_ACCESS_FS_REFER << 1) - 1;
+	struct ll_ruleset attr = {.fs = all | (abi >= 3 ? LL_TRUNCATE : 0) | (abi >= 5 ? LL_IOCTL_DEV : 0)};
+	attr.net = abi >= 4 ? LL_NET_BIND | LL_NET_CONN : 0;
+	attr.scoped = abi >= 6 ? LL_SCOPE_ALL : 0;
+	size_t size = abi >= 6 ? 24 : abi >= 4 ? 16 : 8;
+	int fd = (int)syscall(SYS_landlock_create_ruleset, &attr, size, 0);
+	if (fd < 0)
+		return -errno;
+	struct landlock_path_beneath_attr beneath = {
+		.allowed_access = attr.fs & ~(LANDLOCK_ACCESS_FS_EXECUTE | LL_IOCTL_DEV),
+		.parent_fd = rootfd,
+	};
+	int err = 0;
+	if ((rootfd >= 0 && syscall(SYS_landlock_add_rule, fd, LANDLOCK_RULE_PATH_BENEATH, &beneath, 0)) ||
+	    syscall(SYS_landlock_restrict_self, fd, 0))
+		err = -errno;
+	close(fd);
+	return err;
+}
+#else
+static int landlock_beneath(int rootfd)
+{
+	return -EOPNOTSUPP;
+}
+#endif
+
+/* --- limits --- */
+
+static void limit(int what, rlim_t value)
+{
+	struct rlimit r = {value, value};
+	setrlimit(what, &r);
+}
+
+static void set_limits(void)
+{
+	limit(RLIMIT_NOFILE, CONFINE_FDS);
+	limit(RLIMIT_CORE, 0);
+	limit(RLIMIT_MEMLOCK, 0);
+	limit(RLIMIT_MSGQUEUE, 0);
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+	limit(RLIMIT_DATA, 1ul << 30);
+#endif
+	signal(SIGXFSZ, SIG_IGN);
+	prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+}
+
+static void describe(struct confined *out, uid_t uid)
+{
+	struct passwd *pw = getpwuid(uid);
+	if (pw)
+		snprintf(out->who, sizeof(out->who), "uid %u (%s)", uid, pw->pw_name);
+	else
+		snprintf(out->who, sizeof(out->who), "uid %u", uid);
+}
+
+int confine_enter(const struct module_conf *m, int rootfd, struct confined *out, char *why, size_t size)
+{
+	memset(out, 0, sizeof(*out));
+	describe(out, m && m->has_uid ? m->uid : geteuid()); /* before the chroot hides the files */
+	int err = m ? enter_root(m, rootfd, out, why, size) : 0;
+	if (!err)
+		err = m ? drop_uid(m, why, size) : drop_to_nobody(why, size);
+	if (err)
+		return err;
+	out->no_owner = geteuid() != 0;
+	umask(0);
+	bool admin = !out->no_owner && syscalls_available();
+	err = set_caps(out->no_owner ? 0 : wanted_caps(admin));
+	if (err)
+		return fail(err, why, size, "drop capabilities");
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+		return fail(-errno, why, size, "no_new_privs");
+	err = landlock_beneath(rootfd);
+	out->landlock = !err;
+	if (err && err != -ENOSYS && err != -EOPNOTSUPP)
+		log_warn("Landlock: %s; going on with openat2%s", err_text(err), out->chrooted ? " and chroot" : "");
+	set_limits();
+	return 0;
+}
+
+int confine_syscalls(struct confined *out)
+{
+	int err = syscalls_filter();
+	out->seccomp = !err;
+	return err == -EOPNOTSUPP ? 0 : err;
+}

@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: BSD-2-Clause
+ * The directories that a batch works in: their descriptors, opened once, and the mtime each gets back at the
+ * end of the batch. */
+#ifndef TANDEM_MODULE_DIRS_H
+#define TANDEM_MODULE_DIRS_H
+
+#include <stdbool.h>
+#include "proto/jrec.h"
+
+#define DIRS_MAX 32 /* directories held open */
+
+struct dir {
+	char *path;          /* relative to the module; owned */
+	size_t len;          /* bytes of path */
+	int fd;              /* O_PATH */
+	bool restore;        /* mtime is to be set */
+	struct jtime mtime;  /* what it gets */
+	unsigned used;       /* clock of the last use */
+};
+
+struct dirs {
+	int rootfd;  /* the module's directory; borrowed */
+	unsigned clock;
+	unsigned n;
+	struct dir v[DIRS_MAX];
+};
+
+void dirs_init(struct dirs *d, int rootfd);
+/* Find or open the directory that holds path; *base gets the last component. The two directories asked for last stay
+ * valid. Returns 0 or -errno as path_open_parent. */
+int dirs_parent(struct dirs *d, const char *path, struct dir **dir, const char **base);
+/* Remember, before dir changes, which mtime it gets at the end: pm, or what it has now when pm is zero.
+ * pm is a promise of the sender about the present record, so the last one wins. */
+void dirs_keep(struct dir *dir, struct jtime pm);
+/* The directory path itself got a new mtime by a record. */
+void dirs_set(struct dirs *d, const char *path, struct jtime mtime);
+/* Forget path and what lies below it: it is gone. */
+void dirs_drop(struct dirs *d, const char *path);
+/* Restore every mtime and close every descriptor: at the end of a batch and before a directory moves. */
+void dirs_flush(struct dirs *d);
+
+#endif

@@ -1,0 +1,319 @@
+/* SPDX-License-Identifier: BSD-2-Clause
+ * LIST and SUMS: see list.h. */
+#include "config.h"
+#include "replicator/module/list.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+#include "proto/err.h"
+#include "proto/extent.h"
+#include "proto/fileio.h"
+#include "proto/path.h"
+#include "proto/xattrs.h"
+#include "replicator/module/node.h"
+
+#define PIECE_BYTES   (192u << 10) /* payload of one LISTING, about */
+#define PIECE_ENTRIES 1000u
+#define PIECE_READ    (4u << 20)   /* bytes of a file read for one SUMSET */
+#define CHUNK         (1u << 20)
+
+struct list_job {
+	bool sums;
+	uint32_t id;
+	uint32_t code;      /* WR_*: the answer is this and nothing else */
+	int fd;             /* the directory, or the file; -1 */
+	/* LIST */
+	char *path;         /* of the directory */
+	const struct filter *filter;
+	char *names;        /* NUL-terminated, one after another */
+	size_t len, at;     /* bytes; of the next name */
+	bool begun;         /* "." was sent */
+	/* SUMS */
+	struct wsums_req q;
+	uint64_t size, off, end; /* bytes */
+	XXH3_state_t *whole;     /* block 0: one sum over everything */
+};
+
+static uint32_t code_of(int err)
+{
+	switch (-err) {
+	case ENOENT:
+		return WR_MISSING;
+	case ENOTDIR:
+	case ELOOP:
+	case EISDIR:
+	case ENXIO:
+		return WR_TYPE;
+	case EACCES:
+	case EPERM:
+		return WR_PERMISSION;
+	case EIO:
+		return WR_IO;
+	default:
+		return WR_OTHER;
+	}
+}
+
+static struct list_job *job_new(uint32_t id, bool sums)
+{
+	struct list_job *j = calloc(1, sizeof(*j));
+	if (!j)
+		return NULL;
+	j->id = id;
+	j->sums = sums;
+	j->fd = -1;
+	return j;
+}
+
+void list_free(struct list_job *j)
+{
+	if (!j)
+		return;
+	if (j->fd >= 0)
+		close(j->fd);
+	XXH3_freeState(j->whole);
+	free(j->names);
+	free(j->path);
+	free(j);
+}
+
+static bool hidden(const struct list_job *j, const char *name, bool is_dir)
+{
+	char path[PATH_LONGEST + PATH_NAME_MAX + 2];
+	if (!*j->path && strcmp(name, PATH_PRIVATE) == 0)
+		return true;
+	if (!j->filter || !j->filter->n)
+		return false;
+	return path_join(path, sizeof(path), j->path, name) || filter_excluded(j->filter, path, is_dir);
+}
+
+static int read_names(struct list_job *j)
+{
+	size_t cap = 0;
+	int copy = openat(j->fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *d = copy < 0 ? NULL : fdopendir(copy);
+	if (!d) {
+		int err = -errno;
+		if (copy >= 0)
+			close(copy);
+		return err;
+	}
+	int err = 0;
+	for (struct dirent *e; !err && (e = readdir(d));) {
+		size_t n = strlen(e->d_name) + 1;
+		if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0 || hidden(j, e->d_name, e->d_type == DT_DIR))
+			continue;
+		if (j->len + n > cap) {
+			cap = cap ? cap * 2 : 4096;
+			char *v = cap <= LIST_NAMES_MAX ? realloc(j->names, cap) : NULL;
+			if (!v) {
+				err = -ENOMEM;
+				break;
+			}
+			j->names = v;
+		}
+		memcpy(j->names + j->len, e->d_name, n);
+		j->len += n;
+	}
+	closedir(d);
+	return err;
+}
+
+int list_begin(struct list_job **out, int rootfd, const struct filter *filter, struct buf *payload)
+{
+	uint32_t id = buf_get_u32(payload);
+	const char *path = buf_get_str(payload, NULL);
+	uint8_t zero = buf_get_u8(payload);
+	*out = NULL;
+	if (buf_end(payload) || zero || !path_valid(path))
+		return E_PROTO;
+	struct list_job *j = job_new(id, false);
+	if (!j || !(j->path = strdup(path))) {
+		list_free(j);
+		return -ENOMEM;
+	}
+	j->filter = filter;
+	j->fd = path_open(rootfd, path, O_RDONLY | O_DIRECTORY);
+	int err = j->fd < 0 ? j->fd : read_names(j);
+	j->code = err ? code_of(err) : 0;
+	*out = j;
+	return 0;
+}
+
+int sums_begin(struct list_job **out, int rootfd, const struct filter *filter, struct buf *payload)
+{
+	struct wsums_req q;
+	struct stat st;
+	const char *base;
+	*out = NULL;
+	if (wsums_req_get(payload, &q) || !*q.path)
+		return E_PROTO;
+	struct list_job *j = job_new(q.id, true);
+	if (!j)
+		return -ENOMEM;
+	j->q = q;
+	j->q.path = "";
+	int dirfd = filter && filter_excluded(filter, q.path, false) ? -ENOENT : path_open_parent(rootfd, q.path, &base);
+	j->fd = dirfd < 0 ? dirfd : node_open_file(dirfd, base, O_RDONLY, &st);
+	if (dirfd >= 0)
+		close(dirfd);
+	*out = j;
+	if (j->fd < 0) {
+		j->code = code_of(j->fd);
+		j->fd = -1;
+		return 0;
+	}
+	j->size = (uint64_t)st.st_size;
+	j->end = q.len > j->size || q.off > j->size - q.len ? j->size : q.off + q.len;
+	j->off = q.off < j->end ? q.off : j->end;
+	if (!q.block) {
+		uint64_t seed;
+		memcpy(&seed, q.key, 8);
+		j->whole = XXH3_createState();
+		if (j->whole)
+			XXH3_128bits_reset_withSeed(j->whole, seed);
+		else
+			j->code = WR_OTHER;
+	}
+	return 0;
+}
+
+/* Digest of an entry's attributes; entries are reached by name, so that devices and links are not opened. */
+static uint64_t digest_of(int dirfd, const char *name)
+{
+	struct buf set;
+	uint64_t d = 0;
+	buf_init(&set, XATTR_SET_MAX);
+	if (node_xattrs_read(dirfd, name, &set) == 0)
+		d = xattrs_digest(set.data, set.len);
+	buf_release(&set);
+	return d;
+}
+
+static bool put_entry(struct list_job *j, struct buf *out, const char *name)
+{
+	struct stat st;
+	char target[PATH_MAX + 1];
+	struct wentry e = {.name = name, .target = ""};
+	if (node_stat(j->fd, name, &st))
+		return false; /* gone meanwhile */
+	e.attr = (struct wattr){st.st_mode, st.st_uid, st.st_gid, {st.st_mtim.tv_sec, (uint32_t)st.st_mtim.tv_nsec}};
+	e.size = S_ISREG(st.st_mode) ? (uint64_t)st.st_size : 0;
+	e.ino = st.st_ino;
+	e.nlink = (uint32_t)st.st_nlink;
+	e.rdev = S_ISCHR(st.st_mode) || S_ISBLK(st.st_mode) ? st.st_rdev : 0;
+	e.blocks = S_ISREG(st.st_mode) ? (uint64_t)st.st_blocks : 0;
+	e.xdigest = digest_of(j->fd, name);
+	if (S_ISLNK(st.st_mode)) {
+		ssize_t n = readlinkat(j->fd, name, target, PATH_MAX);
+		if (n < 0)
+			return false;
+		target[n] = 0;
+		e.target = target;
+	}
+	wentry_put(out, &e);
+	return true;
+}
+
+static int step_list(struct list_job *j, struct buf *out)
+{
+	struct wlisting l = {.id = j->id, .code = j->code, .last = j->code != 0};
+	wlisting_put(out, &l);
+	if (j->code)
+		return out->err;
+	if (!j->begun)
+		l.count += put_entry(j, out, ".");
+	j->begun = true;
+	for (unsigned i = 0; j->at < j->len && out->len < PIECE_BYTES && i < PIECE_ENTRIES; i++) {
+		l.count += put_entry(j, out, j->names + j->at);
+		j->at += strlen(j->names + j->at) + 1;
+	}
+	l.last = j->at == j->len;
+	/* the head again, now with what follows it */
+	out->data[8] = l.last;
+	buf_set_u32(out, 9, l.count);
+	return out->err ? out->err : !l.last;
+}
+
+/* Sum blocks until enough was read. */
+static int step_blocks(struct list_job *j, struct wsums *s, struct buf *out, uint8_t *chunk)
+{
+	uint64_t stop = j->off + PIECE_READ;
+	int err = 0;
+	while (!err && j->off < j->end && j->off < stop && s->count < 8192) {
+		size_t n = j->end - j->off < j->q.block ? (size_t)(j->end - j->off) : j->q.block;
+		uint8_t strong[16];
+		err = fio_pread(j->fd, chunk, n, (off_t)j->off);
+		if (err)
+			break;
+		wsum_strong(strong, j->q.key, chunk, n);
+		wsum_put(out, wsum_weak(chunk, n), strong);
+		s->count++;
+		j->off += n;
+	}
+	return err;
+}
+
+static int step_whole(struct list_job *j, struct wsums *s, struct buf *out, uint8_t *chunk)
+{
+	uint64_t stop = j->off + PIECE_READ;
+	int err = 0;
+	while (!err && j->off < j->end && j->off < stop) {
+		size_t n = j->end - j->off < CHUNK ? (size_t)(j->end - j->off) : CHUNK;
+		err = fio_pread(j->fd, chunk, n, (off_t)j->off);
+		if (!err)
+			XXH3_128bits_update(j->whole, chunk, n);
+		j->off += n;
+	}
+	if (!err && j->off >= j->end) {
+		XXH128_canonical_t c;
+		XXH128_canonicalFromHash(&c, XXH3_128bits_digest(j->whole));
+		wsum_put(out, 0, c.digest);
+		s->count = 1;
+	}
+	return err;
+}
+
+static int step_sums(struct list_job *j, struct buf *out)
+{
+	struct wsums s = {.id = j->id, .code = j->code, .size = j->size};
+	struct buf head;
+	uint8_t *chunk = j->code ? NULL : malloc(CHUNK);
+	s.first = j->q.block ? j->off / j->q.block : 0;
+	wsums_put(out, &s);
+	size_t after = out->len;
+	if (!j->code && !chunk)
+		return -ENOMEM;
+	int err = j->code ? 0 : j->q.block ? step_blocks(j, &s, out, chunk) : step_whole(j, &s, out, chunk);
+	free(chunk);
+	if (err) { /* became shorter, or cannot be read: the sender asks again or sends everything */
+		out->len = after;
+		s.count = 0;
+		s.code = err == -ENODATA ? WR_MISMATCH : code_of(err);
+	}
+	s.last = s.code || j->off >= j->end;
+	buf_init(&head, 64);
+	wsums_put(&head, &s);
+	if (!head.err && !out->err)
+		memcpy(out->data, head.data, head.len);
+	err = head.err ? head.err : out->err;
+	buf_release(&head);
+	return err ? err : !s.last;
+}
+
+int list_step(struct list_job *j, struct buf *out, enum frame_type *type)
+{
+	buf_clear(out);
+	*type = j->sums ? FT_SUMSET : FT_LISTING;
+	return j->sums ? step_sums(j, out) : step_list(j, out);
+}

@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: BSD-2-Clause
+ * Attributes of one directory entry: see node.h. Extended attributes have no *at() calls before Linux 6.13, so the working
+ * directory is moved to the entry's parent and l*xattr(2) used on the bare name; only the applying thread
+ * depends on the working directory. */
+#include "config.h"
+#include "replicator/module/node.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/syscall.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+#include "proto/xattrs.h"
+
+#ifndef SYS_fchmodat2
+#define SYS_fchmodat2 452
+#endif
+
+int node_stat(int dirfd, const char *name, struct stat *st)
+{
+	return fstatat(dirfd, name, st, AT_SYMLINK_NOFOLLOW) ? -errno : 0;
+}
+
+/* Kernels before 6.6: through a descriptor, for the types that can be opened without an effect. */
+static int chmod_by_open(int dirfd, const char *name, mode_t mode)
+{
+	struct stat st;
+	int err = node_stat(dirfd, name, &st);
+	if (err || S_ISLNK(st.st_mode))
+		return err;
+	if (!S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode) && !S_ISFIFO(st.st_mode))
+		return (st.st_mode & 07777) == mode ? 0 : -EOPNOTSUPP;
+	int fd = openat(dirfd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	err = fchmod(fd, mode) ? -errno : 0;
+	close(fd);
+	return err;
+}
+
+int node_chmod(int dirfd, const char *name, mode_t mode)
+{
+	mode &= 07777;
+	if (syscall(SYS_fchmodat2, dirfd, name, mode, AT_SYMLINK_NOFOLLOW) == 0)
+		return 0;
+	if (errno == EOPNOTSUPP) {
+		struct stat st;
+		return node_stat(dirfd, name, &st) == 0 && S_ISLNK(st.st_mode) ? 0 : -EOPNOTSUPP;
+	}
+	if (errno == ENOSYS)
+		return chmod_by_open(dirfd, name, mode);
+	return -errno;
+}
+
+int node_chown(int dirfd, const char *name, uid_t uid, gid_t gid)
+{
+	return fchownat(dirfd, name, uid, gid, AT_SYMLINK_NOFOLLOW) ? -errno : 0;
+}
+
+int node_mtime(int dirfd, const char *name, struct jtime t)
+{
+	struct timespec ts[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_sec = t.sec, .tv_nsec = t.nsec}};
+	return utimensat(dirfd, name, ts, AT_SYMLINK_NOFOLLOW) ? -errno : 0;
+}
+
+int node_open_file(int dirfd, const char *name, int flags, struct stat *st)
+{
+	int err = node_stat(dirfd, name, st);
+	if (err)
+		return err;
+	if (!S_ISREG(st->st_mode))
+		return S_ISDIR(st->st_mode) ? -EISDIR : -ENXIO;
+	int fd = openat(dirfd, name, flags | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	if (fstat(fd, st) || !S_ISREG(st->st_mode)) {
+		close(fd);
+		return -ENXIO;
+	}
+	return fd;
+}
+
+static int enter(int dirfd)
+{
+	return fchdir(dirfd) ? -errno : 0;
+}
+
+int node_setxattr(int dirfd, const char *name, const char *xname, const void *val, size_t n)
+{
+	int err = enter(dirfd);
+	if (err)
+		return err;
+	return lsetxattr(name, xname, val, n, 0) ? -errno : 0;
+}
+
+int node_removexattr(int dirfd, const char *name, const char *xname)
+{
+	int err = enter(dirfd);
+	if (err)
+		return err;
+	return lremovexattr(name, xname) ? -errno : 0;
+}
+
+int node_xattrs_read(int dirfd, const char *name, struct buf *out)
+{
+	int err = enter(dirfd);
+	return err ? err : xattrs_read(out, -1, AT_FDCWD, name);
+}
+
+int node_xattrs_apply(int dirfd, const char *name, const void *set, size_t len)
+{
+	int err = enter(dirfd);
+	return err ? err : xattrs_apply(set, len, -1, AT_FDCWD, name);
+}
+
+int node_set_attr(int dirfd, const char *name, const struct wattr *want, bool no_owner)
+{
+	struct stat st;
+	int err = node_stat(dirfd, name, &st);
+	if (err)
+		return err;
+	bool chowned = !no_owner && (st.st_uid != want->uid || st.st_gid != want->gid);
+	if (chowned && (err = node_chown(dirfd, name, want->uid, want->gid)))
+		return err;
+	/* chown clears set-id bits */
+	if (!S_ISLNK(st.st_mode) && (chowned || ((st.st_mode ^ want->mode) & 07777)) &&
+	    (err = node_chmod(dirfd, name, want->mode)))
+		return err;
+	return node_mtime(dirfd, name, want->mtime);
+}

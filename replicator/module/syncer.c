@@ -1,0 +1,197 @@
+/* SPDX-License-Identifier: BSD-2-Clause
+ * The syncer thread: see syncer.h. */
+#define _GNU_SOURCE
+#include "config.h"
+#include "replicator/module/syncer.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "proto/err.h"
+#include "proto/fileio.h"
+#include "proto/log.h"
+
+/* Copy without the unused part of the outstanding numbers. */
+static void copy_position(struct position *to, const struct position *from)
+{
+	memcpy(to, from, offsetof(struct position, out) + from->nout * sizeof(from->out[0]));
+}
+
+static int save(struct syncer *s, const struct position *p)
+{
+	struct module_state st = {.id = s->id, .pos = p->pos};
+	uint64_t *list;
+	uint32_t n = redo_take_done(s->redo, &list);
+	if (syncfs(s->rootfd)) {
+		int err = -errno;
+		log_error("syncfs of the module failed: %s; what was written since the last sync may be lost and will be compared again",
+		    err_text(err));
+		redo_remove(s->redo, list, 0);
+		return err;
+	}
+	redo_remove(s->redo, list, n);
+	int err = position_save(s->dirfd, p);
+	if (err == -ENOSPC || err == -EDQUOT || err == -EROFS)
+		return 1; /* later */
+	if (!err && s->statefd >= 0)
+		state_write(s->statefd, &st);
+	return err;
+}
+
+static void run_once(struct syncer *s, struct position *p)
+{
+	uint64_t ticket = s->requested;
+	copy_position(p, &s->next);
+	s->dirty = false;
+	pthread_mutex_unlock(&s->lock);
+	int err = save(s, p);
+	pthread_mutex_lock(&s->lock);
+	if (err > 0) {
+		s->dirty = true;
+		return;
+	}
+	if (err) {
+		s->err = s->err ? s->err : err;
+	} else {
+		s->durable = p->pos;
+		s->done = ticket;
+		s->durable_at_done = p->pos.seq;
+	}
+	uint64_t one = 1;
+	if (write(s->wake, &one, sizeof(one)) < 0) {
+		/* full: the owner is woken anyway */
+	}
+}
+
+static void until(struct timespec *ts, const struct timespec *last)
+{
+	*ts = *last;
+	ts->tv_sec += SYNCER_INTERVAL_MS / 1000;
+	ts->tv_nsec += SYNCER_INTERVAL_MS % 1000 * 1000000L;
+	if (ts->tv_nsec >= 1000000000L) {
+		ts->tv_sec++;
+		ts->tv_nsec -= 1000000000L;
+	}
+}
+
+static void *thread_main(void *arg)
+{
+	struct syncer *s = arg;
+	struct timespec last = {0}, due;
+	struct position p;
+	pthread_mutex_lock(&s->lock);
+	while (!s->stop) {
+		bool asked = s->active && !s->err && s->requested != s->done;
+		if (!asked && (!s->active || !s->dirty || s->err)) {
+			pthread_cond_wait(&s->cond, &s->lock);
+			continue;
+		}
+		until(&due, &last);
+		if (!asked && pthread_cond_timedwait(&s->cond, &s->lock, &due) != ETIMEDOUT)
+			continue;
+		run_once(s, &p);
+		clock_gettime(CLOCK_MONOTONIC, &last);
+		if (s->dirty && s->requested != s->done) { /* put off for want of space: do not spin */
+			until(&due, &last);
+			pthread_cond_timedwait(&s->cond, &s->lock, &due);
+		}
+	}
+	pthread_mutex_unlock(&s->lock);
+	return NULL;
+}
+
+int syncer_start(struct syncer *s)
+{
+	pthread_condattr_t attr;
+	pthread_attr_t ta;
+	sigset_t all, old;
+	memset(s, 0, sizeof(*s));
+	pthread_mutex_init(&s->lock, NULL);
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&s->cond, &attr);
+	pthread_condattr_destroy(&attr);
+	s->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (s->wake < 0)
+		return -errno;
+	pthread_attr_init(&ta);
+	pthread_attr_setstacksize(&ta, 256 << 10);
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	int err = -pthread_create(&s->thread, &ta, thread_main, s);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	pthread_attr_destroy(&ta);
+	s->started = !err;
+	return err;
+}
+
+void syncer_activate(struct syncer *s, int rootfd, int dirfd, int statefd, const struct identity *id, struct redo *redo,
+    const struct wpos *durable)
+{
+	pthread_mutex_lock(&s->lock);
+	s->rootfd = rootfd;
+	s->dirfd = dirfd;
+	s->statefd = statefd;
+	s->id = *id;
+	s->redo = redo;
+	s->durable = *durable;
+	s->next.pos = *durable;
+	s->active = true;
+	pthread_mutex_unlock(&s->lock);
+}
+
+void syncer_dirty(struct syncer *s, const struct position *p)
+{
+	pthread_mutex_lock(&s->lock);
+	copy_position(&s->next, p);
+	if (!s->dirty)
+		pthread_cond_signal(&s->cond);
+	s->dirty = true;
+	pthread_mutex_unlock(&s->lock);
+}
+
+uint64_t syncer_request(struct syncer *s, const struct position *p)
+{
+	pthread_mutex_lock(&s->lock);
+	copy_position(&s->next, p);
+	uint64_t ticket = ++s->requested;
+	pthread_cond_signal(&s->cond);
+	pthread_mutex_unlock(&s->lock);
+	return ticket;
+}
+
+int syncer_result(struct syncer *s, uint64_t *durable, uint64_t *done)
+{
+	uint64_t count;
+	if (read(s->wake, &count, sizeof(count)) < 0) {
+		/* nothing new: the values below are still right */
+	}
+	pthread_mutex_lock(&s->lock);
+	*durable = s->durable.seq;
+	*done = s->done;
+	int err = s->err;
+	pthread_mutex_unlock(&s->lock);
+	return err;
+}
+
+int syncer_stop(struct syncer *s, bool sync)
+{
+	if (!s->started)
+		return 0;
+	pthread_mutex_lock(&s->lock);
+	s->stop = true;
+	pthread_cond_signal(&s->cond);
+	pthread_mutex_unlock(&s->lock);
+	pthread_join(s->thread, NULL);
+	s->started = false;
+	if (sync && s->active && !s->err) {
+		int err = save(s, &s->next);
+		s->err = err < 0 ? err : 0;
+	}
+	close(s->wake);
+	return s->err;
+}
