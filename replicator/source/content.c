@@ -64,13 +64,14 @@ static int put_off(struct content *c, int fd, const struct wop *ops, size_t nops
 	return bulk_defer(c->bulk, &spec);
 }
 
-/* Send at once. Returns 0, E_CHANGED, or an error. Takes fd. */
-static int send_now(struct content *c, int fd, const struct stat *st)
+/* Send at once. Returns 0, E_CHANGED, or an error. *fd is taken; after E_CHANGED it is the caller's again. */
+static int send_now(struct content *c, int *fd, const struct stat *st)
 {
-	struct transfer_spec spec = {.fd = fd, .path = c->rec->path, .seq = c->rec->seq, .open = c->open};
+	struct transfer_spec spec = {.fd = *fd, .path = c->rec->path, .seq = c->rec->seq, .open = c->open, .st = st};
 	struct transfer *t;
 	int r;
 
+	*fd = -1;
 	extent_init(&spec.extents);
 	r = extent_union(&spec.extents, c->extents);
 	if (r == 0) {
@@ -79,7 +80,7 @@ static int send_now(struct content *c, int fd, const struct stat *st)
 			r = c->create(c->arg);
 	}
 	if (r < 0) {
-		close(fd);
+		close(spec.fd);
 		extent_release(&spec.extents);
 		return r;
 	}
@@ -88,6 +89,8 @@ static int send_now(struct content *c, int fd, const struct stat *st)
 		return r;
 	while ((r = transfer_step(t)) == TR_MORE)
 		;
+	if (r == E_CHANGED)
+		*fd = transfer_take_fd(t);
 	transfer_free(t);
 	return r;
 }
@@ -100,25 +103,20 @@ static int unreadable(struct content *c, int err)
 	return r < 0 ? r : bulk_unreadable(c->bulk, c->rec->seq, c->rec->path, err);
 }
 
-/* Two sends of a restless file at most, then it is put off. */
+/* Two sends of a restless file at most, then it is put off. Takes fd. */
 static int send_rested(struct content *c, int fd, struct stat *st)
 {
-	int r = E_CHANGED, tries, again;
+	int r = send_now(c, &fd, st), tries;
 
-	for (tries = 0; r == E_CHANGED && tries < CHANGED_TRIES; tries++) {
-		again = dup(fd);
-		if (again < 0 || fstat(fd, st) != 0) {
+	for (tries = 1; r == E_CHANGED && tries < CHANGED_TRIES; tries++) {
+		if (fstat(fd, st) != 0) {
 			r = -errno;
-			if (again >= 0)
-				close(again);
-			break;
+			close(fd);
+			return r;
 		}
-		r = send_now(c, again, st);
+		r = send_now(c, &fd, st);
 	}
-	if (r == E_CHANGED)
-		return put_off(c, fd, NULL, 0);
-	close(fd);
-	return r;
+	return r == E_CHANGED ? put_off(c, fd, NULL, 0) : r;
 }
 
 int content_send(struct content *c)
@@ -128,16 +126,11 @@ int content_send(struct content *c)
 	size_t n;
 	int fd, r;
 
-	fd = locate_open(&c->locate, c->rec);
+	fd = locate_open(&c->locate, c->rec, &st);
 	if (fd == E_GONE)
 		return CR_GONE;
 	if (fd < 0)
 		return unreadable(c, fd);
-	if (fstat(fd, &st) != 0) {
-		r = -errno;
-		close(fd);
-		return unreadable(c, r);
-	}
 	if (st.st_nlink == 0) {
 		close(fd);
 		return CR_GONE;

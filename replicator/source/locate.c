@@ -25,16 +25,15 @@
 /* Opening never waits for a FIFO's other end and leaves the access time alone where that is allowed. */
 #define OPEN_FLAGS (O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC | O_NOFOLLOW)
 
-static int verify(int fd, uint64_t ino)
+static int verify(int fd, uint64_t ino, struct stat *st)
 {
-	struct stat st;
 	int r = 0;
 
 	if (fd < 0)
 		return fd;
-	if (fstat(fd, &st) != 0)
+	if (fstat(fd, st) != 0)
 		r = -errno;
-	else if (st.st_ino != ino || !S_ISREG(st.st_mode))
+	else if (st->st_ino != ino || !S_ISREG(st->st_mode))
 		r = E_GONE;
 	if (r == 0)
 		return fd;
@@ -42,7 +41,7 @@ static int verify(int fd, uint64_t ino)
 	return r;
 }
 
-int locate_path(int rootfd, const char *path, uint64_t ino)
+int locate_path(int rootfd, const char *path, uint64_t ino, struct stat *st)
 {
 	int fd = path_open(rootfd, path, OPEN_FLAGS | O_NOATIME);
 
@@ -50,20 +49,20 @@ int locate_path(int rootfd, const char *path, uint64_t ino)
 		fd = path_open(rootfd, path, OPEN_FLAGS);
 	if (fd == -ENOENT || fd == -ENOTDIR || fd == -ELOOP || fd == -ENXIO || fd == -ESTALE || fd == -ENODEV)
 		return E_GONE;
-	return verify(fd, ino);
+	return verify(fd, ino, st);
 }
 
 /* Try every name. Returns a descriptor, E_GONE, or the error of one that is there. */
-static int try_names(int rootfd, const struct follow_names *f)
+static int try_names(int rootfd, const struct follow_names *f, struct stat *st)
 {
 	int i, r = E_GONE;
 
 	for (i = 0; i < f->n && r == E_GONE; i++)
-		r = locate_path(rootfd, f->v[i], f->ino);
+		r = locate_path(rootfd, f->v[i], f->ino, st);
 	return r;
 }
 
-static int ahead_window(const struct locate *l, struct follow_names *f)
+static int ahead_window(const struct locate *l, struct follow_names *f, struct stat *st)
 {
 	size_t i;
 	int r = E_GONE;
@@ -77,12 +76,12 @@ static int ahead_window(const struct locate *l, struct follow_names *f)
 		if (changed < 0)
 			return changed;
 		if (changed > 0 && !f->gone)
-			r = try_names(l->rootfd, f);
+			r = try_names(l->rootfd, f, st);
 	}
 	return r;
 }
 
-static int ahead_journal(const struct locate *l, struct follow_names *f)
+static int ahead_journal(const struct locate *l, struct follow_names *f, struct stat *st)
 {
 	struct jreader *jr;
 	struct jrec rec;
@@ -106,13 +105,13 @@ static int ahead_journal(const struct locate *l, struct follow_names *f)
 		if (changed < 0)
 			r = changed;
 		else if (changed > 0 && !f->gone)
-			r = try_names(l->rootfd, f);
+			r = try_names(l->rootfd, f, st);
 	}
 	jreader_close(jr);
 	return r < 0 && r != E_GONE && r > -4096 ? r : r < 0 ? E_GONE : r;
 }
 
-static int by_handle(int rootfd, const struct jrec *rec)
+static int by_handle(int rootfd, const struct jrec *rec, struct stat *st)
 {
 	union {
 		struct file_handle h;
@@ -128,11 +127,11 @@ static int by_handle(int rootfd, const struct jrec *rec)
 	fd = open_by_handle_at(rootfd, &u.h, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
 	if (fd < 0)
 		return errno == EPERM || errno == EOPNOTSUPP || errno == EINVAL ? -EPERM : E_GONE;
-	return verify(fd, rec->ino);
+	return verify(fd, rec->ino, st);
 }
 
 /* Search below directory fd (taken). */
-static int walk(int fd, uint64_t ino, int depth)
+static int walk(int fd, uint64_t ino, int depth, struct stat *st)
 {
 	DIR *d = fdopendir(fd);
 	struct dirent *e;
@@ -146,45 +145,45 @@ static int walk(int fd, uint64_t ino, int depth)
 		if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
 			continue;
 		if (e->d_ino == ino && (e->d_type == DT_REG || e->d_type == DT_UNKNOWN)) {
-			r = locate_path(dirfd(d), e->d_name, ino);
+			r = locate_path(dirfd(d), e->d_name, ino, st);
 		} else if ((e->d_type == DT_DIR || e->d_type == DT_UNKNOWN) && depth < WALK_DEPTH) {
 			int sub = openat(dirfd(d), e->d_name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
 
 			if (sub >= 0)
-				r = walk(sub, ino, depth + 1);
+				r = walk(sub, ino, depth + 1, st);
 		}
 	}
 	closedir(d);
 	return r;
 }
 
-static int search(int rootfd, uint64_t ino)
+static int search(int rootfd, uint64_t ino, struct stat *st)
 {
 	int fd = openat(rootfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
-	return fd < 0 ? -errno : walk(fd, ino, 0);
+	return fd < 0 ? -errno : walk(fd, ino, 0, st);
 }
 
-int locate_open(const struct locate *l, const struct jrec *rec)
+int locate_open(const struct locate *l, const struct jrec *rec, struct stat *st)
 {
 	struct follow_names f;
 	int r;
 
-	r = rec->path[0] == '\0' ? E_GONE : locate_path(l->rootfd, rec->path, rec->ino);
+	r = rec->path[0] == '\0' ? E_GONE : locate_path(l->rootfd, rec->path, rec->ino, st);
 	if (r != E_GONE)
 		return r;
 	r = follow_begin(&f, rec->ino, rec->path);
 	if (r < 0)
 		return r;
-	r = ahead_window(l, &f);
+	r = ahead_window(l, &f, st);
 	if (r == E_GONE && !f.gone)
-		r = ahead_journal(l, &f);
+		r = ahead_journal(l, &f, st);
 	if (r == E_GONE && !f.gone)
-		r = by_handle(l->rootfd, rec);
+		r = by_handle(l->rootfd, rec, st);
 	if (r == -EPERM && rec->handle_len != 0)
-		r = search(l->rootfd, rec->ino);
+		r = search(l->rootfd, rec->ino, st);
 	if (r == E_GONE && !f.gone && f.n > 0) /* what was renamed while we looked */
-		r = try_names(l->rootfd, &f);
+		r = try_names(l->rootfd, &f, st);
 	follow_end(&f);
 	return r;
 }

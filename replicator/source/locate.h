@@ -3,6 +3,7 @@
 #ifndef TANDEM_LOCATE_H
 #define TANDEM_LOCATE_H
 
+#include <sys/stat.h>
 #include "replicator/source/window.h"
 
 struct locate {
@@ -13,12 +14,12 @@ struct locate {
 	uint64_t after;         /* without a window: the record from which names are followed */
 };
 
-/* Open a regular file by path for reading, if its inode number is ino. Returns a descriptor, E_GONE when the path is something else or
+/* Open a regular file by path for reading, if its inode number is ino. *st gets its attributes. Returns a descriptor, E_GONE when the path is something else or
  * nothing, or -errno. */
-int locate_path(int rootfd, const char *path, uint64_t ino);
+int locate_path(int rootfd, const char *path, uint64_t ino, struct stat *st);
 /* Open the inode of rec, a CONTENT record: at its path, or where the records ahead say it went, or by its handle, or, if it had several names,
- * by a search of the tree. Returns a descriptor (owned by the caller), E_GONE, or -errno (-EACCES, -EIO ...) when it is there but
+ * by a search of the tree. *st gets its attributes. Returns a descriptor (owned by the caller), E_GONE, or -errno (-EACCES, -EIO ...) when it is there but
  * cannot be opened. */
-int locate_open(const struct locate *l, const struct jrec *rec);
+int locate_open(const struct locate *l, const struct jrec *rec, struct stat *st);
 
 #endif

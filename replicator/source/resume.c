@@ -147,6 +147,7 @@ static int redo_send(struct session *s, struct redo *x)
 	struct locate l = {.rootfd = s->link->rootfd, .jdirfd = s->link->jdirfd, .after = s->welcome.applied.seq};
 	struct bulk_spec spec = {.ino = x->names.ino, .seq = x->seq, .open = x->open};
 	struct jrec rec;
+	struct stat st;
 
 	if (x->names.gone)
 		return 0;
@@ -155,7 +156,7 @@ static int redo_send(struct session *s, struct redo *x)
 	jrec_init(&rec, JT_CONTENT);
 	rec.ino = x->names.ino;
 	rec.path = spec.path = x->names.v[0];
-	spec.fd = locate_open(&l, &rec);
+	spec.fd = locate_open(&l, &rec, &st);
 	jrec_release(&rec);
 	if (spec.fd == E_GONE)
 		return 0;

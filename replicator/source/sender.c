@@ -17,6 +17,7 @@
 #include "proto/err.h"
 #include "proto/mirror.h"
 #include "proto/path.h"
+#include "replicator/source/clock.h"
 #include "replicator/source/content.h"
 #include "replicator/source/owed.h"
 #include "replicator/source/phantom.h"
@@ -24,6 +25,7 @@
 #include "replicator/source/window.h"
 
 #define SLICE       64u           /* records of one step */
+#define HOLD_NS     (2 * NS_PER_MS) /* time that a CREATE at the journal's end waits for its content */
 #define BATCH_GOOD  (192u << 10)  /* bytes at which a batch is ended with a position */
 #define BATCH_FIRST (16u << 10)   /* the same while the peer has nothing to do */
 
@@ -39,6 +41,7 @@ struct sender {
 	uint64_t flushed;       /* seq of the last POS */
 	uint64_t first_out;     /* smallest outstanding of the last POS */
 	uint64_t records, files;
+	uint64_t hold_ns;       /* when the CREATE at the end of the window is sent all the same, 0: none is held */
 	int32_t created;        /* index of the held CREATE that was sent after all, -1: none */
 	uint64_t out[WPOS_OUT_MAX];
 };
@@ -81,6 +84,7 @@ void sender_read(struct sender *s, struct jreader *r, uint64_t seq, uint64_t dig
 	s->reader = r;
 	window_clear(s->w);
 	s->at = 0;
+	s->hold_ns = 0;
 	s->pos.seq = seq;
 	s->pos.digest = digest;
 }
@@ -430,6 +434,42 @@ static int refill(struct sender *s)
 	return r > 0 ? 1 : r;
 }
 
+/* The last record of the window is a CREATE: its content often follows at once, and makes it superfluous (rule 3). Returns 1 to go on
+ * with the window, 0 to wait, or an error. */
+static int hold(struct sender *s)
+{
+	const struct wrec *e = window_at(s->w, s->at);
+	int r;
+
+	if (s->at + 1 != window_count(s->w) || e->type != JT_CREATE || e->marks != 0)
+		return 1;
+	r = window_carry(s->w, s->reader);
+	if (r < 0)
+		return r;
+	s->at = 0;
+	s->created = -1;
+	if (r > 1)
+		s->hold_ns = 0;
+	else if (s->hold_ns == 0)
+		s->hold_ns = clock_mono() + HOLD_NS;
+	if (s->hold_ns == 0)
+		return 1;
+	if (clock_mono() < s->hold_ns)
+		return 0;
+	s->hold_ns = 0;
+	return 1;
+}
+
+int sender_timeout(const struct sender *s)
+{
+	uint64_t now;
+
+	if (s->hold_ns == 0)
+		return -1;
+	now = clock_mono();
+	return now >= s->hold_ns ? 0 : (int)((s->hold_ns - now) / NS_PER_MS) + 1;
+}
+
 int sender_step(struct sender *s)
 {
 	unsigned n;
@@ -438,10 +478,14 @@ int sender_step(struct sender *s)
 	if (r <= 0)
 		return r;
 	for (n = 0; n < SLICE && s->at < window_count(s->w); n++) {
-		const struct wrec *e = window_at(s->w, s->at);
+		const struct wrec *e;
 
 		if (!stream_live(s->env.stream))
 			return SR_WAIT;
+		r = hold(s);
+		if (r <= 0)
+			return r;
+		e = window_at(s->w, s->at);
 		r = send_one(s, s->at);
 		if (r != 0)
 			return r;

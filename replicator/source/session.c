@@ -127,7 +127,7 @@ static void show(struct session *s)
 	snprintf(v->error, sizeof v->error, "%s", s->held);
 	if (s->guarded && s->held[0] == '\0')
 		snprintf(v->error, sizeof v->error, "the delete guard stopped deletions: check the source, then run "
-		    "tandemctl verify --repair");
+		    "tandemctl resync");
 	compare_progress(bulk_compare(s->bulk), &v->progress);
 	v->files = files + v->progress.files_sent;
 	pthread_mutex_unlock(&v->lock);
@@ -221,7 +221,9 @@ static int do_attach(struct session *s)
 	uint64_t digest;
 	int ret;
 
-	if (!mountlink_lost(s->link) || clock_mono() < s->attach_ns)
+	if (s->link->sock >= 0 && (!s->mount_moved || !mountlink_lost(s->link)))
+		return 0;
+	if (clock_mono() < s->attach_ns)
 		return 0;
 	s->attach_ns = clock_mono() + ATTACH_NS;
 	ret = mountlink_attach(s->link, s->env->state_dirfd);
@@ -366,8 +368,10 @@ static int timeout(struct session *s)
 {
 	uint64_t now = clock_mono();
 	int64_t limit = (int64_t)((uint64_t)s->env->mirror->timeout * NS_PER_S);
-	int ms = bulk_timeout(s->bulk), delay = stream_delay(s->stream);
+	int ms = bulk_timeout(s->bulk), delay = stream_delay(s->stream), held = sender_timeout(s->sender);
 
+	if (held >= 0 && (ms < 0 || held < ms))
+		ms = held;
 	if (delay > 0 && (ms < 0 || delay < ms))
 		ms = delay;
 	if (limit != 0)
@@ -395,7 +399,10 @@ static void nap(struct session *s, bool paused)
 		mountlink_disarm(s->link, head);
 		return;
 	}
+	p[0].revents = p[1].revents = 0;
 	poll(p, 4, timeout(s));
+	s->readable = p[0].revents != 0;
+	s->mount_moved = p[3].revents != 0;
 	if (listen)
 		mountlink_disarm(s->link, head);
 	if (p[1].revents != 0 && read(s->wakefd, &eight, sizeof eight) < 0)
@@ -421,11 +428,12 @@ static int loop(struct session *s, char *why, size_t size)
 	int r, f;
 
 	for (;;) {
-		r = conn_io(s->conn);
+		r = s->readable ? conn_io(s->conn) : 0;
 		if (r == 0 || r == E_CLOSED) {
 			f = session_frames(s, why, size);
 			r = f < 0 ? f : r;
 		}
+		s->readable = true;
 		if (r == 0)
 			r = do_asked(s, &paused);
 		if (r != 0)
@@ -445,7 +453,9 @@ static int loop(struct session *s, char *why, size_t size)
 			return f;
 		save(s, false);
 		show(s);
-		if (r == 0 && (r = conn_io(s->conn)) == 0)
+		if (r == 0 && conn_queued(s->conn) > 0 && (r = conn_io(s->conn)) < 0)
+			return r;
+		if (r == 0)
 			nap(s, paused);
 	}
 }
@@ -455,7 +465,7 @@ static void guard_stopped(void *arg, uint64_t n, uint64_t total)
 	struct session *s = arg;
 
 	s->guarded = true;
-	log_warn("%s: the delete guard stopped %llu deletions of %llu entries: check the source, then run tandemctl verify --repair",
+	log_warn("%s: the delete guard stopped %llu deletions of %llu entries: check the source, then run tandemctl resync",
 	    s->env->to->url, (unsigned long long)n, (unsigned long long)total);
 }
 
@@ -478,6 +488,7 @@ static int setup(struct session *s)
 	if (r == 0)
 		r = resume(s);
 	s->ack.applied = s->welcome.applied.seq;
+	s->readable = true;
 	s->rx_ns = s->ping_ns = clock_mono();
 	return r < 0 ? r : put_token(s, FT_PING, s->ping_ns);
 }

@@ -37,6 +37,7 @@ struct transfer {
 	enum phase phase;
 	bool begun;           /* BEGIN was put and neither COMMIT nor ABORT */
 	struct stat st;       /* before the first byte */
+	bool stated;          /* st is already known */
 	size_t copy;          /* next copy */
 	uint64_t hashed;      /* bytes of it that are hashed */
 	XXH3_state_t *hash;   /* NULL unless there are copies */
@@ -82,6 +83,9 @@ int transfer_new(struct transfer **out, struct stream *s, struct transfer_spec *
 	t->mode = spec->mode;
 	t->open = spec->open;
 	t->xattrs = spec->xattrs;
+	t->stated = spec->st != NULL;
+	if (t->stated)
+		t->st = *spec->st;
 	t->path = strdup(spec->path);
 	r = t->path == NULL ? -ENOMEM : copies_dup(t, spec);
 	if (r < 0) {
@@ -109,7 +113,7 @@ static int put_begin(struct transfer *t)
 	struct wop op = {.type = WOP_BEGIN, .xid = t->xid, .flags = t->mode, .path = t->path, .seq = t->seq};
 	int r;
 
-	if (fstat(t->fd, &t->st) != 0)
+	if (!t->stated && fstat(t->fd, &t->st) != 0)
 		return -errno;
 	op.size = (uint64_t)t->st.st_size;
 	r = stream_op(t->s, &op);
@@ -341,6 +345,14 @@ uint32_t transfer_xid(const struct transfer *t)
 uint64_t transfer_seq(const struct transfer *t)
 {
 	return t->seq;
+}
+
+int transfer_take_fd(struct transfer *t)
+{
+	int fd = t->fd;
+
+	t->fd = -1;
+	return fd;
 }
 
 uint64_t transfer_left(const struct transfer *t)

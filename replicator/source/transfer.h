@@ -4,6 +4,7 @@
 #ifndef TANDEM_TRANSFER_H
 #define TANDEM_TRANSFER_H
 
+#include <sys/stat.h>
 #include "replicator/source/stream.h"
 
 struct transfer;
@@ -25,6 +26,7 @@ struct transfer_spec {
 	size_t ncopies;
 	bool open;                 /* still open for writing: send what is there, do not wait for rest */
 	bool xattrs;               /* send the attribute set with COMMIT */
+	const struct stat *st;     /* the file's attributes just now, if they are known; copied */
 };
 
 /* Begin. Takes spec->fd and spec->extents also on failure. Returns 0 or an error. */
@@ -36,6 +38,8 @@ int transfer_move(struct transfer *t, const char *path);
 const char *transfer_path(const struct transfer *t);
 uint32_t transfer_xid(const struct transfer *t);
 uint64_t transfer_seq(const struct transfer *t);
+/* Take the descriptor out of a transfer that has ended. Owned by the caller. */
+int transfer_take_fd(struct transfer *t);
 /* Bytes still to send. */
 uint64_t transfer_left(const struct transfer *t);
 /* Free; puts ABORT if it was not finished. */

@@ -90,7 +90,7 @@ int window_add(struct window *w, const void *raw, size_t len, uint64_t digest)
 
 	if (w->n == WINDOW_RECORDS || len > w->cap - w->used)
 		return E_LIMIT;
-	memcpy(w->arena + w->used, raw, len);
+	memmove(w->arena + w->used, raw, len);
 	r = jrec_get(&rec, w->arena + w->used, len, &used);
 	if (r < 0)
 		return r;
@@ -228,34 +228,59 @@ int window_mark(struct window *w)
 	return 0;
 }
 
-int window_load(struct window *w, struct jreader *r)
+/* Add what there is. Returns 0, or the error that ended it. */
+static int fill(struct window *w, struct jreader *r)
 {
 	struct jrec rec;
 	const void *raw;
 	size_t len;
-	int got, err = w->err;
+	int got = 1;
+
+	while (got == 1 && w->n < WINDOW_RECORDS && w->cap - w->used >= JREC_MAX) {
+		got = jreader_next(r, &rec, &raw, &len);
+		if (got != 1)
+			return got;
+		jrec_release(&rec);
+		got = window_add(w, raw, len, jreader_digest(r));
+		if (got < 0)
+			return got;
+		got = 1;
+	}
+	return 0;
+}
+
+int window_load(struct window *w, struct jreader *r)
+{
+	int err = w->err;
 
 	window_clear(w);
 	w->err = 0;
 	if (err < 0)
 		return err;
-	while (w->n < WINDOW_RECORDS && w->cap - w->used >= JREC_MAX) {
-		got = jreader_next(r, &rec, &raw, &len);
-		if (got == 1) {
-			jrec_release(&rec);
-			got = window_add(w, raw, len, jreader_digest(r));
-		} else if (got == 0)
-			break;
-		if (got < 0) {
-			w->err = got;
-			break;
-		}
-	}
-	if (w->n == 0) {
-		err = w->err;
-		w->err = 0;
+	err = fill(w, r);
+	if (w->n == 0)
 		return err;
+	w->err = err;
+	window_mark(w);
+	return (int)w->n;
+}
+
+int window_carry(struct window *w, struct jreader *r)
+{
+	struct wrec last = w->v[w->n - 1];
+	uint8_t *copy;
+
+	if (w->err < 0)
+		return 1;
+	if (w->n > 1) { /* the other records are not needed any more */
+		copy = w->arena;
+		memmove(copy, last.raw, last.len);
+		window_clear(w);
+		if (window_add(w, copy, last.len, last.digest) < 0)
+			return E_CHECKSUM; /* it was valid before */
 	}
+	w->ninc = 0;
+	w->err = fill(w, r);
 	window_mark(w);
 	return (int)w->n;
 }

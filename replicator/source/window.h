@@ -46,6 +46,8 @@ int window_mark(struct window *w);
 /* Clear, read what there is up to the limits, and mark. Returns the number of records, or an error of jreader_next; records before the
  * error are there (and their number is returned first, the error by the next call). */
 int window_load(struct window *w, struct jreader *r);
+/* The same, but the last record stays, as the first. Returns the number of records, 1 when there are no more. */
+int window_carry(struct window *w, struct jreader *r);
 size_t window_count(const struct window *w);
 const struct wrec *window_at(const struct window *w, size_t i);
 /* Decode record i once more, in full; release rec afterwards. Returns 0 or as jrec_get. */

@@ -42,11 +42,12 @@ static uint64_t file(struct place *p, const char *name)
 static int look(struct place *p)
 {
 	struct locate l = {.rootfd = p->fd, .w = p->m.w, .next = 1, .jdirfd = -1};
+	struct stat st;
 	struct jrec r;
 	int fd;
 
 	ck_assert_int_eq(window_decode(p->m.w, 0, &r), 0);
-	fd = locate_open(&l, &r);
+	fd = locate_open(&l, &r, &st);
 	jrec_release(&r);
 	return fd;
 }
@@ -172,10 +173,10 @@ START_TEST(a_symlink_or_fifo_under_the_name_is_not_opened)
 	file(&p, "real");
 	ck_assert_int_eq(symlinkat("real", p.fd, "s"), 0);
 	fstatat(p.fd, "s", &st, AT_SYMLINK_NOFOLLOW);
-	ck_assert_int_eq(locate_path(p.fd, "s", st.st_ino), E_GONE);
+	ck_assert_int_eq(locate_path(p.fd, "s", st.st_ino, &st), E_GONE);
 	ck_assert_int_eq(mkfifoat(p.fd, "p", 0600), 0);
 	fstatat(p.fd, "p", &st, AT_SYMLINK_NOFOLLOW);
-	ck_assert_int_eq(locate_path(p.fd, "p", st.st_ino), E_GONE);
+	ck_assert_int_eq(locate_path(p.fd, "p", st.st_ino, &st), E_GONE);
 	place_end(&p);
 }
 END_TEST
@@ -208,7 +209,7 @@ START_TEST(a_handle_finds_a_name_that_nobody_recorded)
 	r.handle_len = u.h.handle_bytes;
 	r.handle_type = u.h.handle_type;
 	l.rootfd = p.fd;
-	fd = locate_open(&l, &r);
+	fd = locate_open(&l, &r, &st);
 	ck_assert_int_ge(fd, 0);
 	fstat(fd, &st);
 	ck_assert_uint_eq(st.st_ino, ino);
