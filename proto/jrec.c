@@ -469,7 +469,7 @@ static void get_field(struct buf *b, struct jrec *r, enum field f)
 
 void jrec_init(struct jrec *r, enum jtype type)
 {
-	memset(r, 0, sizeof(*r));
+	memset(r, 0, offsetof(struct jrec, copies));
 	r->type = type;
 	r->path = r->path2 = r->target = r->xname = "";
 	extent_init(&r->extents);

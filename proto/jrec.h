@@ -107,15 +107,15 @@ struct jrec {
 	uint32_t xlen;
 	uint64_t size;    /* CONTENT: st_size when recorded; COLLAPSED: RECHECK records that follow */
 	struct extent_set extents;
-	uint32_t ncopies;
-	struct jcopy copies[JREC_COPIES];
+	uint32_t ncopies;        /* CONTENT: of copies, below */
 	int32_t handle_type;     /* CONTENT: struct file_handle of the inode if it had several links, else handle_len 0 */
 	const uint8_t *handle;
 	uint32_t handle_len;     /* bytes, at most 128 */
 	uint64_t from, to;       /* COLLAPSED: sequence numbers */
+	struct jcopy copies[JREC_COPIES]; /* the last member: jrec_init leaves it as it is */
 };
 
-/* Set every member to its zero value ("" for strings, empty extents). */
+/* Set every member to its zero value ("" for strings, empty extents, no copies). */
 void jrec_init(struct jrec *r, enum jtype type);
 /* Free what jrec_get allocated (extents). */
 void jrec_release(struct jrec *r);
