@@ -76,7 +76,7 @@ void journal_degrade_locked(struct journal *j, int err)
 int journal_put_locked(struct journal *j, struct jrec *r)
 {
 	size_t room = j->cur->size - j->tail - JREC_HEADER;
-	struct buf b = { .data = j->cur->map + j->tail, .cap = room, .max = room };
+	struct buf b = {.data = j->cur->map + j->tail, .cap = room, .max = room};
 	r->seq = j->seq + 1;
 	r->time_ns = now_ns();
 	int err = jrec_put(&b, r);
@@ -106,7 +106,7 @@ static void put_collapsed(struct journal *j, uint64_t from, int n)
 
 void journal_put_set_locked(struct journal *j, struct pathset *set, uint64_t from)
 {
-	struct pathset_entry root = { .path = (char[]){ "" }, .flags = JF_RECURSIVE };
+	struct pathset_entry root = {.path = (char[]){""}, .flags = JF_RECURSIVE};
 	struct pathset_entry *list, *v;
 	int n = pathset_list(set, &list);
 	v = list;
@@ -238,8 +238,8 @@ struct jhead *journal_head(struct journal *j)
 
 void journal_ring(struct journal *j)
 {
-	/* A reader stores sleeping and then loads committed_seq; we stored committed_seq and now load sleeping.
-	 * One of the two sees the other's store if both have a full barrier in between. */
+	/* A reader stores sleeping and then loads committed_seq; we stored committed_seq and now load
+	 * sleeping. One of the two sees the other's store if both have a full barrier in between. */
 	atomic_thread_fence(memory_order_seq_cst);
 	uint64_t used = atomic_load_explicit(&j->bell.used, memory_order_relaxed);
 	for (; used; used &= used - 1) {
@@ -374,8 +374,8 @@ static void destroy(struct journal *j)
 	free(j);
 }
 
-int journal_open(struct journal **out, int dirfd, const struct journal_options *opt, enum journal_start *start,
-    uint64_t *since_ns)
+int journal_open(struct journal **out, int dirfd, const struct journal_options *opt,
+		 enum journal_start *start, uint64_t *since_ns)
 {
 	*out = NULL;
 	struct journal *j = make(dirfd, opt);
@@ -410,7 +410,7 @@ void journal_close(struct journal *j)
 	if (j->degraded || err) {
 		/* Not clean: the next start finds the flag and rechecks everything. */
 		log_error("journal: closed without being durable (%s); the next start compares everything",
-		    err_text(err ? err : j->degraded));
+			  err_text(err ? err : j->degraded));
 		atomic_store(&j->head->degraded, 1);
 	} else {
 		atomic_store(&j->head->recover_ns, 0);

@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: BSD-2-Clause
  * The limit of the journal: all its records become the set of paths they touched. See journal_priv.h.
  *
- * The set stands for everything from the journal's first record to the place where it is written, and it begins a
- * segment of its own, after which all older segments are unlinked: a reader that is behind finds no
+ * The set stands for everything from the journal's first record to the place where it is written, and it
+ * begins a segment of its own, after which all older segments are unlinked: a reader that is behind finds no
  * record of the range and the COLLAPSED at the journal's beginning, one that has seen the range may skip the
  * RECHECKs. Since no record of the range survives, a rename in it needs no translation of older paths:
  * its destination is compared as a whole.
  *
  * The keeper reads most of the journal without the lock, in rounds, each shorter than the last, and
- * takes the lock for the rest: no path can move between the reading and the writing of the set. All RECHECKs go
- * into one segment, the set is coarsened to that. They are durable before anything is unlinked. */
+ * takes the lock for the rest: no path can move between the reading and the writing of the set. All RECHECKs
+ * go into one segment, the set is coarsened to that. They are durable before anything is unlinked. */
 #include "config.h"
 #include "fs/journal_priv.h"
 
@@ -22,7 +22,8 @@
 #define ROUNDS 16  /* of catching up before the lock is taken regardless */
 #define REST   256 /* records worth reading under the lock */
 
-/* Add all records from the reader's place up to last. *from (may be NULL) gets the first record they stand for. */
+/* Add all records from the reader's place up to last. *from (may be NULL) gets the first record they stand
+ * for. */
 static void read_on(struct jreader *rd, struct pathset *set, uint64_t *from, uint64_t last)
 {
 	struct jrec r;
@@ -35,7 +36,7 @@ static void read_on(struct jreader *rd, struct pathset *set, uint64_t *from, uin
 	}
 	if (got < 0 && !set->all) {
 		log_error("journal: record %llu cannot be read (%s); everything will be compared",
-		    (unsigned long long)jreader_seq(rd) + 1, err_text(got));
+			  (unsigned long long)jreader_seq(rd) + 1, err_text(got));
 		pathset_add(set, "", JF_RECURSIVE);
 	}
 }
@@ -95,7 +96,7 @@ int journal_collapse(struct journal *j)
 	if (err) { /* the oldest segment is damaged: nothing is known about any record */
 		pathset_add(&set, "", JF_RECURSIVE);
 		log_error("journal: the oldest segment cannot be read (%s); everything will be compared",
-		    err_text(err));
+			  err_text(err));
 	}
 	uint64_t from = atomic_load(&j->head->first_seq);
 	if (rd) {
@@ -109,9 +110,11 @@ int journal_collapse(struct journal *j)
 	if (err)
 		return err;
 	journal_ring(j);
-	log_warn("journal: at its limit of %llu bytes, records %llu to %llu became a comparison of %zu paths; a target "
+	log_warn("journal: at its limit of %llu bytes, records %llu to %llu became a comparison of %zu "
+		 "paths; a target "
 		 "is behind or away, see tandemctl status",
-	    (unsigned long long)j->opt.limit, (unsigned long long)from, (unsigned long long)j->collapsed_to, n);
+		 (unsigned long long)j->opt.limit, (unsigned long long)from,
+		 (unsigned long long)j->collapsed_to, n);
 	err = j->opt.sync == JSYNC_NEVER ? 0 : sync_upto(j, journal_seq(j));
 	if (!err)
 		segment_reclaim(j, j->collapsed_to);

@@ -15,22 +15,23 @@
 #include "fs/pathset.h"
 #include "proto/jseg.h"
 
-#define JOURNAL_NEXT_NAME  "next.seg.new" /* the segment prepared ahead; its first sequence is not known yet */
+#define JOURNAL_NEXT_NAME "next.seg.new" /* the segment prepared ahead; its first sequence is not known yet  \
+					  */
 #define JOURNAL_QUARANTINE "quarantine"
 #define JOURNAL_RETRY_MS   1000 /* between tries to leave the degraded state, and rounds of the keeper */
-#define JOURNAL_WAIT_MS    2000 /* an append waits this long for a segment that is late, then degrades */
+#define JOURNAL_WAIT_MS	   2000 /* an append waits this long for a segment that is late, then degrades */
 
 /* One segment. Protected by journal.lock; fd and map do not change while pins > 0. */
 struct segment {
 	TAILQ_ENTRY(segment) link;
 	uint64_t first_seq;
 	uint64_t last_seq; /* its SEAL; 0 while it is open */
-	size_t size;       /* bytes */
-	int fd;            /* -1 once it is sealed and durable */
-	uint8_t *map;      /* NULL once it is sealed and the keeper has passed */
-	unsigned pins;     /* syncs that use fd */
-	bool synced;       /* sealed and durable */
-	bool failed;       /* an fsync of it failed: what it holds is not trusted to be on disk, ever */
+	size_t size;	   /* bytes */
+	int fd;		   /* -1 once it is sealed and durable */
+	uint8_t *map;	   /* NULL once it is sealed and the keeper has passed */
+	unsigned pins;	   /* syncs that use fd */
+	bool synced;	   /* sealed and durable */
+	bool failed;	   /* an fsync of it failed: what it holds is not trusted to be on disk, ever */
 };
 TAILQ_HEAD(segment_list, segment);
 
@@ -47,40 +48,40 @@ struct journal {
 
 	pthread_mutex_t lock;
 	/* Protected by lock: */
-	pthread_cond_t ready;      /* next was prepared, or could not be */
-	pthread_cond_t want_next;  /* the preparer's bell */
+	pthread_cond_t ready;	  /* next was prepared, or could not be */
+	pthread_cond_t want_next; /* the preparer's bell */
 	pthread_cond_t want_keeper;
-	struct segment_list segs;  /* oldest first; the last is cur */
-	struct segment *cur;       /* open */
-	struct segment *next;      /* prepared, or NULL */
-	int next_err;              /* why not */
-	size_t tail;               /* bytes of cur used */
-	uint64_t seq;              /* last record; the same as head->committed_seq */
-	uint64_t chain;            /* digest after it */
-	int degraded;              /* 0, or -errno: appends go into dirty */
-	bool sync_failed;          /* degraded since an fsync failed: the next segment is tried with one */
+	struct segment_list segs; /* oldest first; the last is cur */
+	struct segment *cur;	  /* open */
+	struct segment *next;	  /* prepared, or NULL */
+	int next_err;		  /* why not */
+	size_t tail;		  /* bytes of cur used */
+	uint64_t seq;		  /* last record; the same as head->committed_seq */
+	uint64_t chain;		  /* digest after it */
+	int degraded;		  /* 0, or -errno: appends go into dirty */
+	bool sync_failed;	  /* degraded since an fsync failed: the next segment is tried with one */
 	struct pathset dirty;
-	bool dir_dirty;            /* a segment's name is not durable yet */
-	bool rung;                 /* the keeper was called */
-	bool stop;                 /* threads end */
-	uint64_t collapsed_to;     /* records up to here stand in RECHECKs: their segments can go */
-	bool log_degraded;         /* to be logged by the keeper, which holds no lock */
-	uint64_t replaced;         /* records that had to be replaced by RECHECKs, not logged yet */
-	/* Invariants while lock is free: cur is open and mapped; tail + JREC_HEADER <= cur->size (a SEAL always
-	 * fits); degraded == 0 implies dirty is empty. */
+	bool dir_dirty;	       /* a segment's name is not durable yet */
+	bool rung;	       /* the keeper was called */
+	bool stop;	       /* threads end */
+	uint64_t collapsed_to; /* records up to here stand in RECHECKs: their segments can go */
+	bool log_degraded;     /* to be logged by the keeper, which holds no lock */
+	uint64_t replaced;     /* records that had to be replaced by RECHECKs, not logged yet */
+	/* Invariants while lock is free: cur is open and mapped; tail + JREC_HEADER <= cur->size (a SEAL
+	 * always fits); degraded == 0 implies dirty is empty. */
 
 	struct {
 		pthread_mutex_t lock;
 		/* Protected by lock: */
 		pthread_cond_t done;
-		bool running;         /* one thread syncs */
+		bool running;	      /* one thread syncs */
 		uint64_t failed_upto; /* records up to here were in a sync that failed with err */
 		int err;
 	} sync;
 
 	struct {
 		pthread_mutex_t lock;
-		int efd[JHEAD_SLOTS]; /* -1: free; protected by lock */
+		int efd[JHEAD_SLOTS];  /* -1: free; protected by lock */
 		_Atomic uint64_t used; /* bit per slot */
 	} bell;
 };
@@ -97,7 +98,8 @@ static inline int journal_sync_fd(struct journal *j, int fd)
 int journal_put_locked(struct journal *j, struct jrec *r);
 /* Enter the degraded state. */
 void journal_degrade_locked(struct journal *j, int err);
-/* Append RECHECK records for the set (after a COLLAPSED of from..seq if from is not 0) to cur, where they fit. */
+/* Append RECHECK records for the set (after a COLLAPSED of from..seq if from is not 0) to cur, where they
+ * fit. */
 void journal_put_set_locked(struct journal *j, struct pathset *set, uint64_t from);
 /* Ring the bells of sleeping readers. Takes no journal.lock. */
 void journal_ring(struct journal *j);

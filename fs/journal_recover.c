@@ -29,26 +29,26 @@
 
 /* One segment as it was found. */
 struct found {
-	uint64_t name;     /* first sequence number by its name */
+	uint64_t name; /* first sequence number by its name */
 	struct jseg head;
-	int err;           /* of the header: 0, E_CHECKSUM, E_VERSION ... */
-	bool empty;        /* no byte after the header is set */
+	int err;    /* of the header: 0, E_CHECKSUM, E_VERSION ... */
+	bool empty; /* no byte after the header is set */
 	bool sealed;
-	bool torn;         /* bytes after the last good record are set */
-	bool collapsed;    /* its first record is a COLLAPSED of from..name-1 */
+	bool torn;	/* bytes after the last good record are set */
+	bool collapsed; /* its first record is a COLLAPSED of from..name-1 */
 	uint64_t from;
 	uint64_t seq, chain, time_ns; /* after the last good record */
-	size_t end;        /* offset of its end */
+	size_t end;		      /* offset of its end */
 };
 
 struct look {
-	bool have_head;       /* the head page was there and valid */
-	struct jhead *head;   /* as it was, or NULL */
+	bool have_head;	    /* the head page was there and valid */
+	struct jhead *head; /* as it was, or NULL */
 	struct found *v;
-	int n;                /* segments by name */
-	int good;             /* the first so many follow one another */
+	int n;			      /* segments by name */
+	int good;		      /* the first so many follow one another */
 	uint64_t seq, chain, time_ns; /* after the last good record; 0 without any */
-	uint64_t must;        /* records up to here are known to have been written */
+	uint64_t must;		      /* records up to here are known to have been written */
 	bool damaged;
 	uint8_t boot_id[16];
 };
@@ -189,7 +189,8 @@ static void find_identity(struct journal *j, const struct look *l)
 	if (!known)
 		fio_random(j->id, 16);
 	for (int i = 0; i < l->n; i++) {
-		if (!l->v[i].err && !memcmp(l->v[i].head.journal_id, j->id, 16) && l->v[i].head.epoch > j->epoch)
+		if (!l->v[i].err && !memcmp(l->v[i].head.journal_id, j->id, 16) &&
+		    l->v[i].head.epoch > j->epoch)
 			j->epoch = l->v[i].head.epoch;
 	}
 	j->epoch += !j->epoch;
@@ -332,8 +333,9 @@ static int reopen(struct journal *j, const struct found *f)
 	s->map = p;
 	cut(s->map, f->end, s->size);
 	if (f->torn)
-		log_warn("journal: a record that was being written when the writer died was cut off after record %llu",
-		    (unsigned long long)f->seq);
+		log_warn("journal: a record that was being written when the writer died was cut off after "
+			 "record %llu",
+			 (unsigned long long)f->seq);
 	j->cur = s;
 	j->tail = f->end;
 	return 0;
@@ -355,7 +357,8 @@ static int begin_epoch(struct journal *j, const struct look *l, int keep)
 		from = l->v[keep - 1].seq + 1;
 		j->chain = l->v[keep - 1].chain;
 	}
-	for (int i = 0; i < l->n; i++) { /* numbers that were in use; a name out of all proportion is none of ours */
+	for (int i = 0; i < l->n;
+	     i++) { /* numbers that were in use; a name out of all proportion is none of ours */
 		if (l->v[i].name > j->seq && l->v[i].name - j->seq < 1ull << 32)
 			j->seq = l->v[i].name;
 	}
@@ -390,7 +393,8 @@ static int recheck_all(struct journal *j)
 
 static int mend(struct journal *j, const struct look *l)
 {
-	/* After damage the segment in which it lies goes away whole; else the last one is cut and continued. */
+	/* After damage the segment in which it lies goes away whole; else the last one is cut and continued.
+	 */
 	bool open = l->good && !l->v[l->good - 1].sealed;
 	int keep = l->damaged && open ? l->good - 1 : l->good;
 	int sealed = open && !l->damaged ? keep - 1 : keep;
@@ -483,7 +487,7 @@ static int carry_on(struct journal *j, struct look *l, enum journal_start *start
 
 int journal_recover(struct journal *j, enum journal_start *start, uint64_t *since_ns)
 {
-	struct look l = { 0 };
+	struct look l = {0};
 	int err = look_all(j, &l);
 	if (err)
 		log_error("journal: cannot be opened: %s; nothing was changed", err_text(err));

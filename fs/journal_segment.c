@@ -2,9 +2,9 @@
  * The life of the writer's segments: prepared, open, sealed, unlinked. See journal_priv.h.
  *
  * A segment is allocated in full before its first byte is written, so that a full disk shows in
- * fallocate(2) and not as SIGBUS in the middle of a record. It has no name of its own before its first sequence
- * number is known: the switch writes the header into the mapping, renames, and only then publishes the
- * SEAL of the segment before. A crash in between leaves an empty segment after one without SEAL, which
+ * fallocate(2) and not as SIGBUS in the middle of a record. It has no name of its own before its first
+ * sequence number is known: the switch writes the header into the mapping, renames, and only then publishes
+ * the SEAL of the segment before. A crash in between leaves an empty segment after one without SEAL, which
  * recovery drops. */
 #include "config.h"
 #include "fs/journal_priv.h"
@@ -49,7 +49,8 @@ int segment_prepare(struct journal *j, struct segment **out)
 	unlinkat(j->dirfd, JOURNAL_NEXT_NAME, 0);
 	int err = s->fd = fio_prealloc(j->dirfd, JOURNAL_NEXT_NAME, s->size, 0600);
 	if (err >= 0) {
-		/* The allocation is made durable here, so that the group commits after the switch need not. */
+		/* The allocation is made durable here, so that the group commits after the switch need not.
+		 */
 		err = j->opt.sync == JSYNC_NEVER ? 0 : journal_sync_fd(j, s->fd);
 		void *p = mmap(NULL, s->size, PROT_READ | PROT_WRITE, MAP_SHARED, s->fd, 0);
 		s->map = p == MAP_FAILED ? NULL : p;
@@ -69,7 +70,7 @@ void segment_count_locked(struct journal *j)
 {
 	uint64_t n = j->next ? j->next->size : 0;
 	struct segment *s;
-	TAILQ_FOREACH(s, &j->segs, link)
+	TAILQ_FOREACH (s, &j->segs, link)
 		n += s->size;
 	atomic_store(&j->head->bytes, n);
 }
@@ -77,7 +78,7 @@ void segment_count_locked(struct journal *j)
 /* Encode the SEAL that would follow now. */
 static void make_seal(struct journal *j, uint8_t seal[JREC_HEADER], struct jrec *r)
 {
-	struct buf b = { .data = seal, .cap = JREC_HEADER, .max = JREC_HEADER };
+	struct buf b = {.data = seal, .cap = JREC_HEADER, .max = JREC_HEADER};
 	uint64_t csum;
 	jrec_init(r, JT_SEAL);
 	r->seq = j->seq + 1;
@@ -102,7 +103,7 @@ int segment_switch_locked(struct journal *j)
 	struct jrec r;
 	uint8_t seal[JREC_HEADER];
 	char name[JSEG_NAME_LEN];
-	struct jseg h = { .epoch = j->epoch, .first_seq = j->seq + 1, .chain = j->chain, .size = s->size };
+	struct jseg h = {.epoch = j->epoch, .first_seq = j->seq + 1, .chain = j->chain, .size = s->size};
 	memcpy(h.journal_id, j->id, 16);
 	if (j->cur) {
 		make_seal(j, seal, &r);
@@ -158,11 +159,11 @@ void segment_tidy(struct journal *j)
 {
 	struct segment *s;
 	pthread_mutex_lock(&j->lock);
-	TAILQ_FOREACH(s, &j->segs, link) {
+	TAILQ_FOREACH (s, &j->segs, link) {
 		if (s == j->cur || !s->map)
 			continue;
-		/* Only this thread unmaps, and nobody writes to a sealed segment: the slow call goes without the lock,
-		 * which may let others append to the list but not take from it. */
+		/* Only this thread unmaps, and nobody writes to a sealed segment: the slow call goes without
+		 * the lock, which may let others append to the list but not take from it. */
 		uint8_t *map = s->map;
 		int fd = -1;
 		s->map = NULL;

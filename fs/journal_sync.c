@@ -38,14 +38,14 @@ static int gather(struct journal *j, struct batch *b)
 	struct segment *s;
 	size_t n = 0;
 	pthread_mutex_lock(&j->lock);
-	TAILQ_FOREACH(s, &j->segs, link)
+	TAILQ_FOREACH (s, &j->segs, link)
 		n += needs_sync(s);
 	b->n = 0;
 	b->v = malloc((n + 1) * sizeof(struct segment *));
 	b->fds = malloc((n + 1) * sizeof(int));
 	bool ok = b->v && b->fds;
 	if (ok) {
-		TAILQ_FOREACH(s, &j->segs, link) {
+		TAILQ_FOREACH (s, &j->segs, link) {
 			if (!needs_sync(s))
 				continue;
 			s->pins++;
@@ -149,7 +149,7 @@ bool sync_behind(struct journal *j)
 	struct segment *s;
 	bool behind = false;
 	pthread_mutex_lock(&j->lock);
-	TAILQ_FOREACH(s, &j->segs, link)
+	TAILQ_FOREACH (s, &j->segs, link)
 		behind |= s != j->cur && needs_sync(s);
 	pthread_mutex_unlock(&j->lock);
 	return behind;

@@ -108,23 +108,26 @@ static void report(struct journal *j)
 	if (degraded) {
 		log_error("journal: %s: %s; changes are kept in memory and nothing is replicated until this "
 			  "works again (tried every second): free space, or look at the disk",
-		    sync_failed ? "fsync failed" : "no segment can be made", err_text(err ? err : -EIO));
+			  sync_failed ? "fsync failed" : "no segment can be made",
+			  err_text(err ? err : -EIO));
 		msync(j->head, JHEAD_SIZE, MS_SYNC);
 	}
 	if (replaced)
-		log_warn("journal: %llu records were too large or had an invalid path; their paths will be compared",
-		    (unsigned long long)replaced);
+		log_warn("journal: %llu records were too large or had an invalid path; their paths will be "
+			 "compared",
+			 (unsigned long long)replaced);
 }
 
 static void enforce_limit(struct journal *j)
 {
 	pthread_mutex_lock(&j->lock);
 	bool over = atomic_load(&j->head->bytes) > j->opt.limit && !j->degraded &&
-	    TAILQ_FIRST(&j->segs) != j->cur && TAILQ_FIRST(&j->segs)->first_seq > j->collapsed_to;
+		    TAILQ_FIRST(&j->segs) != j->cur && TAILQ_FIRST(&j->segs)->first_seq > j->collapsed_to;
 	pthread_mutex_unlock(&j->lock);
 	int err = over ? journal_collapse(j) : 0;
 	if (err && err != -EAGAIN)
-		log_error("journal: the collapse at its limit failed: %s; it grows until that works", err_text(err));
+		log_error("journal: the collapse at its limit failed: %s; it grows until that works",
+			  err_text(err));
 }
 
 static void keep(struct journal *j)

@@ -178,7 +178,8 @@ static void add_name(struct pathset *s, const char *path, uint16_t flags)
 
 static void add_rename(struct pathset *s, const struct jrec *r)
 {
-	/* What an exchange put in the place of a directory may be one as well; recursion on a file is no harm. */
+	/* What an exchange put in the place of a directory may be one as well; recursion on a file is no
+	 * harm. */
 	uint16_t exchange = r->flags & JF_EXCHANGE ? JF_RECURSIVE : 0;
 	uint16_t dir = r->flags & JF_DIR ? JF_RECURSIVE : 0;
 	add_name(s, r->path, exchange);
@@ -250,7 +251,7 @@ int pathset_list(struct pathset *s, struct pathset_entry **out)
 	if (!v)
 		return -ENOMEM;
 	if (s->all)
-		v[n++] = (struct pathset_entry){ .path = root_path, .flags = s->all_flags };
+		v[n++] = (struct pathset_entry){.path = root_path, .flags = s->all_flags};
 	for (size_t i = 0; i < s->cap; i++) {
 		if (s->slots[i].path && !covered(s, &s->slots[i]))
 			v[n++] = s->slots[i];

@@ -13,12 +13,12 @@
 
 #include "proto/jrec.h"
 
-#define PATHSET_MAX   100000u     /* entries */
+#define PATHSET_MAX   100000u	  /* entries */
 #define PATHSET_BYTES (32u << 20) /* bytes of paths */
 
 struct pathset_entry {
-	char *path;     /* owned by the set; NULL: slot is free */
-	uint32_t len;   /* bytes without NUL */
+	char *path;   /* owned by the set; NULL: slot is free */
+	uint32_t len; /* bytes without NUL */
 	uint32_t hash;
 	uint16_t flags; /* JF_RECURSIVE, JF_CHECKSUM, JF_DRIFT, JF_RECOVERY */
 };
@@ -26,9 +26,9 @@ struct pathset_entry {
 struct pathset {
 	struct pathset_entry *slots; /* open addressing, cap is a power of two */
 	size_t cap;
-	size_t n;           /* entries */
-	size_t bytes;       /* of their paths, NULs included */
-	bool all;           /* the root, recursively: nothing else is kept any more */
+	size_t n;	    /* entries */
+	size_t bytes;	    /* of their paths, NULs included */
+	bool all;	    /* the root, recursively: nothing else is kept any more */
 	uint16_t all_flags; /* JF_CHECKSUM ... of that */
 };
 
@@ -48,8 +48,8 @@ void pathset_add_record(struct pathset *s, const struct jrec *r);
 void pathset_union(struct pathset *s, const struct pathset *o);
 /* Coarsen until the RECHECK records of the set have at most bytes in total and max in number. */
 void pathset_fit(struct pathset *s, size_t max, size_t bytes);
-/* List the entries sorted by path, parents first, without those that lie in a recursive one. *out is an array the
- * caller frees; the paths stay the set's. Returns its length or -ENOMEM. */
+/* List the entries sorted by path, parents first, without those that lie in a recursive one. *out is an array
+ * the caller frees; the paths stay the set's. Returns its length or -ENOMEM. */
 int pathset_list(struct pathset *s, struct pathset_entry **out);
 
 #endif

@@ -27,21 +27,21 @@
 
 struct mapped {
 	const uint8_t *map; /* NULL: none */
-	size_t size;        /* bytes mapped, at least JSEG_HEADER */
+	size_t size;	    /* bytes mapped, at least JSEG_HEADER */
 	struct jseg seg;
 };
 
 struct jreader {
-	int dirfd;           /* borrowed */
+	int dirfd; /* borrowed */
 	struct jhead *head;
-	uint8_t id[16];      /* journal and epoch it was opened for */
+	uint8_t id[16]; /* journal and epoch it was opened for */
 	uint64_t epoch;
 	struct mapped cur;
-	struct mapped old;   /* the segment sealed last, for views */
-	size_t off;          /* bytes into cur */
+	struct mapped old; /* the segment sealed last, for views */
+	size_t off;	   /* bytes into cur */
 	uint64_t seq;
 	uint64_t digest;
-	bool any_digest;     /* the next segment's header gives the digest (after a gap) */
+	bool any_digest; /* the next segment's header gives the digest (after a gap) */
 };
 
 static void unmap(struct mapped *m)
@@ -51,7 +51,8 @@ static void unmap(struct mapped *m)
 	memset(m, 0, sizeof(*m));
 }
 
-/* Map the segment that begins with first. Returns 0, E_GAP when it is not there, E_CHECKSUM, E_VERSION, -errno. */
+/* Map the segment that begins with first. Returns 0, E_GAP when it is not there, E_CHECKSUM, E_VERSION,
+ * -errno. */
 static int map_segment(struct mapped *m, int dirfd, uint64_t first)
 {
 	char name[JSEG_NAME_LEN];
@@ -138,7 +139,7 @@ uint64_t jreader_digest(const struct jreader *r)
 /* Map the segment of record seq+1, which is its first. */
 static int place(struct jreader *r)
 {
-	struct mapped m = { 0 };
+	struct mapped m = {0};
 	int err = map_segment(&m, r->dirfd, r->seq + 1);
 	if (err)
 		return err;

@@ -19,34 +19,56 @@
 #include "proto/path.h"
 
 enum field {
-	F_END, F_INO, F_INO2, F_PATH, F_PATH2, F_TARGET, F_MODE, F_UID, F_GID, F_RDEV, F_NLINK, F_RFLAGS,
-	F_VALID, F_MTIME, F_PM, F_PM2, F_XNAME, F_XVAL, F_SIZE, F_EXTENTS, F_COPIES, F_HANDLE, F_FROM, F_TO
+	F_END,
+	F_INO,
+	F_INO2,
+	F_PATH,
+	F_PATH2,
+	F_TARGET,
+	F_MODE,
+	F_UID,
+	F_GID,
+	F_RDEV,
+	F_NLINK,
+	F_RFLAGS,
+	F_VALID,
+	F_MTIME,
+	F_PM,
+	F_PM2,
+	F_XNAME,
+	F_XVAL,
+	F_SIZE,
+	F_EXTENTS,
+	F_COPIES,
+	F_HANDLE,
+	F_FROM,
+	F_TO
 };
 
 #define FIELDS_MAX 12
 
 static const uint8_t layout[JT_LAST + 1][FIELDS_MAX] = {
-	[JT_CREATE] = { F_INO, F_PATH, F_MODE, F_UID, F_GID, F_MTIME, F_PM },
-	[JT_MKDIR] = { F_INO, F_PATH, F_MODE, F_UID, F_GID, F_MTIME, F_PM },
-	[JT_MKNOD] = { F_INO, F_PATH, F_MODE, F_UID, F_GID, F_MTIME, F_RDEV, F_PM },
-	[JT_SYMLINK] = { F_INO, F_PATH, F_UID, F_GID, F_MTIME, F_TARGET, F_PM },
-	[JT_LINK] = { F_INO, F_PATH, F_PATH2, F_PM2 },
-	[JT_UNLINK] = { F_INO, F_PATH, F_NLINK, F_PM },
-	[JT_RMDIR] = { F_INO, F_PATH, F_PM },
-	[JT_RENAME] = { F_INO, F_PATH, F_PATH2, F_RFLAGS, F_INO2, F_NLINK, F_MODE, F_PM, F_PM2 },
-	[JT_SETATTR] = { F_INO, F_PATH, F_VALID, F_MODE, F_UID, F_GID, F_MTIME },
-	[JT_SETXATTR] = { F_INO, F_PATH, F_XNAME, F_XVAL, F_RFLAGS },
-	[JT_REMOVEXATTR] = { F_INO, F_PATH, F_XNAME },
-	[JT_CONTENT] = { F_INO, F_PATH, F_SIZE, F_EXTENTS, F_COPIES, F_HANDLE },
-	[JT_RECHECK] = { F_INO, F_PATH },
-	[JT_COLLAPSED] = { F_FROM, F_TO, F_SIZE },
-	[JT_MOUNT] = { F_END },
-	[JT_SEAL] = { F_END },
+    [JT_CREATE] = {F_INO, F_PATH, F_MODE, F_UID, F_GID, F_MTIME, F_PM},
+    [JT_MKDIR] = {F_INO, F_PATH, F_MODE, F_UID, F_GID, F_MTIME, F_PM},
+    [JT_MKNOD] = {F_INO, F_PATH, F_MODE, F_UID, F_GID, F_MTIME, F_RDEV, F_PM},
+    [JT_SYMLINK] = {F_INO, F_PATH, F_UID, F_GID, F_MTIME, F_TARGET, F_PM},
+    [JT_LINK] = {F_INO, F_PATH, F_PATH2, F_PM2},
+    [JT_UNLINK] = {F_INO, F_PATH, F_NLINK, F_PM},
+    [JT_RMDIR] = {F_INO, F_PATH, F_PM},
+    [JT_RENAME] = {F_INO, F_PATH, F_PATH2, F_RFLAGS, F_INO2, F_NLINK, F_MODE, F_PM, F_PM2},
+    [JT_SETATTR] = {F_INO, F_PATH, F_VALID, F_MODE, F_UID, F_GID, F_MTIME},
+    [JT_SETXATTR] = {F_INO, F_PATH, F_XNAME, F_XVAL, F_RFLAGS},
+    [JT_REMOVEXATTR] = {F_INO, F_PATH, F_XNAME},
+    [JT_CONTENT] = {F_INO, F_PATH, F_SIZE, F_EXTENTS, F_COPIES, F_HANDLE},
+    [JT_RECHECK] = {F_INO, F_PATH},
+    [JT_COLLAPSED] = {F_FROM, F_TO, F_SIZE},
+    [JT_MOUNT] = {F_END},
+    [JT_SEAL] = {F_END},
 };
 
 #define FLAGS_ALL                                                                                            \
 	(JF_CLOSED | JF_FSYNC | JF_DIR | JF_RECURSIVE | JF_CHECKSUM | JF_DRIFT | JF_RECOVERY | JF_UNLINKED | \
-	    JF_EXCHANGE)
+	 JF_EXCHANGE)
 
 static bool time_ok(const struct jtime *t)
 {
@@ -612,18 +634,29 @@ int jrec_get(struct jrec *r, const void *data, size_t len, size_t *used)
 
 uint64_t jrec_chain(uint64_t chain, uint64_t csum)
 {
-	uint64_t pair[2] = { htole64(chain), htole64(csum) };
+	uint64_t pair[2] = {htole64(chain), htole64(csum)};
 	return XXH3_64bits(pair, sizeof(pair));
 }
 
 const char *jrec_type_name(enum jtype type)
 {
 	static const char *const names[JT_LAST + 1] = {
-		[JT_CREATE] = "create", [JT_MKDIR] = "mkdir", [JT_MKNOD] = "mknod", [JT_SYMLINK] = "symlink",
-		[JT_LINK] = "link", [JT_UNLINK] = "unlink", [JT_RMDIR] = "rmdir", [JT_RENAME] = "rename",
-		[JT_SETATTR] = "setattr", [JT_SETXATTR] = "setxattr", [JT_REMOVEXATTR] = "removexattr",
-		[JT_CONTENT] = "content", [JT_RECHECK] = "recheck", [JT_COLLAPSED] = "collapsed",
-		[JT_MOUNT] = "mount", [JT_SEAL] = "seal",
+	    [JT_CREATE] = "create",
+	    [JT_MKDIR] = "mkdir",
+	    [JT_MKNOD] = "mknod",
+	    [JT_SYMLINK] = "symlink",
+	    [JT_LINK] = "link",
+	    [JT_UNLINK] = "unlink",
+	    [JT_RMDIR] = "rmdir",
+	    [JT_RENAME] = "rename",
+	    [JT_SETATTR] = "setattr",
+	    [JT_SETXATTR] = "setxattr",
+	    [JT_REMOVEXATTR] = "removexattr",
+	    [JT_CONTENT] = "content",
+	    [JT_RECHECK] = "recheck",
+	    [JT_COLLAPSED] = "collapsed",
+	    [JT_MOUNT] = "mount",
+	    [JT_SEAL] = "seal",
 	};
 	return type_known((uint16_t)type) ? names[type] : "unknown";
 }

@@ -17,11 +17,11 @@
 #include "proto/buf.h"
 #include "proto/err.h"
 
-static const uint8_t magic[8] = { 'T', 'J', 'S', 'E', 'G', 0, 0, 1 };
+static const uint8_t magic[8] = {'T', 'J', 'S', 'E', 'G', 0, 0, 1};
 
 void jseg_put(uint8_t out[JSEG_HEADER], const struct jseg *s)
 {
-	struct buf b = { .data = out, .cap = JSEG_HEADER, .max = JSEG_HEADER };
+	struct buf b = {.data = out, .cap = JSEG_HEADER, .max = JSEG_HEADER};
 	buf_put(&b, magic, sizeof(magic));
 	buf_put(&b, s->journal_id, 16);
 	buf_put_u64(&b, s->epoch);

@@ -34,7 +34,8 @@ static void check_mended(const uint8_t *data, size_t size)
 {
 	if (size < JREC_HEADER || size > JREC_MAX - 8)
 		return;
-	uint32_t magic = JREC_MAGIC, body = (uint32_t)(size - JREC_HEADER), length = (uint32_t)((size + 7) & ~(size_t)7);
+	uint32_t magic = JREC_MAGIC, body = (uint32_t)(size - JREC_HEADER),
+		 length = (uint32_t)((size + 7) & ~(size_t)7);
 	uint32_t asked;
 	memcpy(&asked, data + 12, 4); /* a seed's own body length without its padding */
 	if (asked <= body && body - asked < 8)

@@ -26,7 +26,7 @@ struct jdir {
 	uint64_t since;
 };
 
-static const struct journal_options jdir_small = { .limit = 1ull << 40, .segment_size = JSEG_SIZE_MIN };
+static const struct journal_options jdir_small = {.limit = 1ull << 40, .segment_size = JSEG_SIZE_MIN};
 
 static inline void jdir_make(struct jdir *d)
 {
@@ -148,7 +148,8 @@ static inline void jdir_flip(struct jdir *d, int k, off_t off)
 	close(fd);
 }
 
-/* Read all records; every sequence number must follow, or the hole be explained. Returns the last; *types counts by type. */
+/* Read all records; every sequence number must follow, or the hole be explained. Returns the last; *types
+ * counts by type. */
 static inline uint64_t jdir_read(struct jdir *d, unsigned types[JT_LAST + 1])
 {
 	struct jreader *r;
@@ -179,7 +180,7 @@ static inline bool wait_until(bool (*cond)(void *), void *arg)
 	for (int i = 0; i < 3000; i++) {
 		if (cond(arg))
 			return true;
-		nanosleep(&(struct timespec){ .tv_nsec = 10000000 }, NULL);
+		nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
 	}
 	return false;
 }

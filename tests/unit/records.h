@@ -15,14 +15,14 @@ static inline mode_t record_mode(enum jtype type)
 
 static inline void record_content(struct jrec *r)
 {
-	static const struct extent v[] = { { 0, 4096 }, { 8192, 12288 }, { 1 << 20, EXTENT_INF } };
+	static const struct extent v[] = {{0, 4096}, {8192, 12288}, {1 << 20, EXTENT_INF}};
 	r->size = 123456789;
 	r->extents.v = malloc(sizeof(v));
 	memcpy(r->extents.v, v, sizeof(v));
 	r->extents.n = r->extents.cap = 3;
 	r->ncopies = 2;
-	r->copies[0] = (struct jcopy){ 1, 2, 3, 4, "src/a" };
-	r->copies[1] = (struct jcopy){ 5, 6, 7, 8, "b" };
+	r->copies[0] = (struct jcopy){1, 2, 3, 4, "src/a"};
+	r->copies[1] = (struct jcopy){5, 6, 7, 8, "b"};
 	r->handle_type = -129;
 	r->handle = (const uint8_t *)"handle bytes";
 	r->handle_len = 12;
@@ -46,9 +46,9 @@ static inline void record_sample(struct jrec *r, enum jtype type)
 	r->nlink = 2;
 	r->rflags = 1;
 	r->valid = JV_MODE | JV_MTIME;
-	r->mtime = (struct jtime){ -5, 999999999 };
-	r->pm = (struct jtime){ 1700000000, 1 };
-	r->pm2 = (struct jtime){ 1700000001, 2 };
+	r->mtime = (struct jtime){-5, 999999999};
+	r->pm = (struct jtime){1700000000, 1};
+	r->pm2 = (struct jtime){1700000001, 2};
 	r->xname = "user.colour";
 	r->xval = (const uint8_t *)"blue\0green";
 	r->xlen = 10;

@@ -104,7 +104,7 @@ static bool was_collapsed(void *arg)
 	return atomic_load(&journal_head(d->j)->collapsed) && jdir_segment(d, 0) == to + 1;
 }
 
-static const struct journal_options limited = { .limit = 8 * JSEG_SIZE_MIN, .segment_size = JSEG_SIZE_MIN };
+static const struct journal_options limited = {.limit = 8 * JSEG_SIZE_MIN, .segment_size = JSEG_SIZE_MIN};
 
 START_TEST(at_the_limit_the_journal_collapses)
 {
@@ -192,7 +192,7 @@ static void *rename_storm(void *arg)
 START_TEST(a_collapse_holds_every_rename_before_it)
 {
 	struct jdir d;
-	struct storm s = { .d = &d };
+	struct storm s = {.d = &d};
 	struct jreader *r;
 	struct jrec rec;
 	pthread_t t[2];
@@ -258,7 +258,7 @@ START_TEST(a_full_disk_is_survived)
 	uint64_t seq = journal_seq(d.j);
 	ck_assert_int_eq(jdir_append(&d, "kept/in/memory", 1), -ENOSPC);
 	ck_assert_uint_eq(journal_seq(d.j), seq); /* what is not written has no number */
-	ck_assert_int_eq(journal_sync(d.j), 0); /* an application's fsync does not fail for that */
+	ck_assert_int_eq(journal_sync(d.j), 0);	  /* an application's fsync does not fail for that */
 	close(fd);
 	ck_assert_int_eq(mount(NULL, d.path, NULL, MS_REMOUNT, "size=4m"), 0);
 	ck_assert(wait_until(is_well, &d));
@@ -298,7 +298,7 @@ static int counted_sync(int fd)
 	atomic_fetch_add(&syncs, 1);
 	if (atomic_load(&fail_syncs))
 		return -EIO;
-	nanosleep(&(struct timespec){ .tv_nsec = 2000000 }, NULL);
+	nanosleep(&(struct timespec){.tv_nsec = 2000000}, NULL);
 	return 0;
 }
 
@@ -312,7 +312,7 @@ START_TEST(a_failed_fsync_is_never_repeated)
 	struct jdir d;
 	unsigned types[JT_LAST + 1];
 	jdir_make(&d);
-	jdir_open(&d, &(struct journal_options){ .limit = 1ull << 40, .segment_size = JSEG_SIZE_MIN });
+	jdir_open(&d, &(struct journal_options){.limit = 1ull << 40, .segment_size = JSEG_SIZE_MIN});
 	jdir_append(&d, "a/durable", 1);
 	ck_assert_int_eq(journal_sync(d.j), 0);
 	put_sync(&d);
@@ -334,7 +334,7 @@ START_TEST(a_failed_fsync_is_never_repeated)
 END_TEST
 
 #define SYNCERS 8
-#define ROUNDS  50
+#define ROUNDS	50
 
 static void *append_and_sync(void *arg)
 {
@@ -370,7 +370,7 @@ START_TEST(sync_options_that_do_not_wait_do_not_sync)
 {
 	struct jdir d;
 	jdir_make(&d);
-	jdir_open(&d, &(struct journal_options){ .segment_size = JSEG_SIZE_MIN, .sync = JSYNC_NEVER });
+	jdir_open(&d, &(struct journal_options){.segment_size = JSEG_SIZE_MIN, .sync = JSYNC_NEVER});
 	put_sync(&d);
 	atomic_store(&syncs, 0);
 	jdir_fill(&d, 1, 5000);
@@ -391,7 +391,7 @@ START_TEST(interval_syncs_in_the_background)
 {
 	struct jdir d;
 	jdir_make(&d);
-	jdir_open(&d, &(struct journal_options){ .segment_size = JSEG_SIZE_MIN, .sync = JSYNC_INTERVAL });
+	jdir_open(&d, &(struct journal_options){.segment_size = JSEG_SIZE_MIN, .sync = JSYNC_INTERVAL});
 	jdir_fill(&d, 1, 10);
 	ck_assert_int_eq(journal_sync(d.j), 0);
 	ck_assert(wait_until(is_synced, &d));
@@ -418,7 +418,8 @@ START_TEST(slots_are_given_back)
 END_TEST
 
 UNIT_MAIN("journal", append_sets_sequence_and_time, a_record_without_a_valid_path_becomes_a_comparison,
-    content_too_large_for_a_segment_becomes_one_range, acknowledged_segments_are_unlinked,
-    at_the_limit_the_journal_collapses, a_second_collapse_covers_the_first, a_collapse_holds_every_rename_before_it,
-    a_full_disk_is_survived, closing_on_a_full_disk_is_not_clean, a_failed_fsync_is_never_repeated, syncs_are_shared,
-    sync_options_that_do_not_wait_do_not_sync, interval_syncs_in_the_background, slots_are_given_back)
+	  content_too_large_for_a_segment_becomes_one_range, acknowledged_segments_are_unlinked,
+	  at_the_limit_the_journal_collapses, a_second_collapse_covers_the_first,
+	  a_collapse_holds_every_rename_before_it, a_full_disk_is_survived,
+	  closing_on_a_full_disk_is_not_clean, a_failed_fsync_is_never_repeated, syncs_are_shared,
+	  sync_options_that_do_not_wait_do_not_sync, interval_syncs_in_the_background, slots_are_given_back)

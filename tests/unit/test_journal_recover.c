@@ -152,11 +152,12 @@ END_TEST
 START_TEST(zero_page_before_the_tail_after_a_boot_is_cut)
 {
 	struct jdir d;
-	uint8_t zeros[4096] = { 0 };
+	uint8_t zeros[4096] = {0};
 	jdir_make(&d);
 	jdir_die(&d, NULL, write_many);
 	jdir_reboot(&d);
-	struct jhead *h; /* what was never synced may be gone; here the background had synced the first segments */
+	struct jhead
+	    *h; /* what was never synced may be gone; here the background had synced the first segments */
 	ck_assert_int_eq(jhead_map(&h, d.fd, 0), 0);
 	atomic_store(&h->synced_seq, 100);
 	jhead_unmap(h);
@@ -227,7 +228,7 @@ END_TEST
 START_TEST(zeroed_tail_is_damage_when_the_host_did_not_boot)
 {
 	struct jdir d;
-	uint8_t zeros[4096] = { 0 };
+	uint8_t zeros[4096] = {0};
 	jdir_make(&d);
 	jdir_die(&d, NULL, write_few);
 	jdir_poke(&d, 0, JSEG_HEADER + 5 * 96, zeros, sizeof(zeros));
@@ -383,7 +384,8 @@ static uint64_t fingerprint(struct jdir *d)
 {
 	char cmd[600];
 	unsigned long long v = 0;
-	snprintf(cmd, sizeof(cmd), "cd '%s' && find . -type f | sort | xargs cat | cksum | cut -d' ' -f1", d->path);
+	snprintf(cmd, sizeof(cmd), "cd '%s' && find . -type f | sort | xargs cat | cksum | cut -d' ' -f1",
+		 d->path);
 	FILE *p = popen(cmd, "r");
 	ck_assert_int_eq(fscanf(p, "%llu", &v), 1);
 	pclose(p);
@@ -428,7 +430,7 @@ START_TEST(switch_cut_short_is_undone)
 	jdir_make(&d);
 	jdir_die(&d, NULL, write_few);
 	/* the next segment has its header and name, the SEAL before it was not written */
-	struct jseg h = { .epoch = 1, .first_seq = 12, .chain = 1, .size = JSEG_SIZE_MIN };
+	struct jseg h = {.epoch = 1, .first_seq = 12, .chain = 1, .size = JSEG_SIZE_MIN};
 	struct jhead *head;
 	uint8_t bytes[JSEG_HEADER];
 	char name[JSEG_NAME_LEN];
@@ -507,7 +509,8 @@ START_TEST(any_flipped_byte_is_survived)
 		ck_assert(err == 0 || (err == E_VERSION && off == 7));
 		if (err)
 			continue;
-		ck_assert_msg(d.start == JSTART_DAMAGED || off >= JSEG_HEADER + 10 * 96, "offset %d", (int)off);
+		ck_assert_msg(d.start == JSTART_DAMAGED || off >= JSEG_HEADER + 10 * 96, "offset %d",
+			      (int)off);
 		jdir_close(&d);
 		jdir_read(&d, types);
 	}
@@ -528,7 +531,7 @@ static void write_a_while(struct jdir *d)
 	pthread_t t[2];
 	for (int i = 0; i < 2; i++)
 		pthread_create(&t[i], NULL, append_forever, d);
-	nanosleep(&(struct timespec){ .tv_nsec = 1000000 + random() % 20000000 }, NULL);
+	nanosleep(&(struct timespec){.tv_nsec = 1000000 + random() % 20000000}, NULL);
 }
 
 START_TEST(killed_at_any_moment_leaves_a_prefix)
@@ -553,14 +556,16 @@ START_TEST(killed_at_any_moment_leaves_a_prefix)
 END_TEST
 
 UNIT_MAIN("journal_recover", empty_directory_is_new, closed_is_clean, killed_keeps_every_record,
-    record_in_the_making_is_cut, complete_record_not_yet_published_is_kept, torn_tail_after_a_boot_is_cut,
-    zero_page_before_the_tail_after_a_boot_is_cut, power_failure_is_said_until_it_is_dealt_with,
-    synced_records_gone_after_a_boot_are_damage, flip_in_the_middle_is_damage,
-    flip_in_the_open_segment_is_damage_when_the_host_did_not_boot,
-    zeroed_tail_is_damage_when_the_host_did_not_boot, missing_segment_is_damage, missing_last_segment_is_damage,
-    missing_first_segment_was_reclaimed, head_without_segments_is_damage, exchanged_segments_are_damage,
-    truncated_segment_is_damage, empty_file_in_place_of_a_segment_is_damage, segment_of_another_journal_is_damage,
-    head_missing_is_made_again, head_of_zeros_is_made_again, head_missing_and_a_bad_middle_is_damage,
-    segment_of_another_version_is_not_touched, head_of_another_version_is_not_touched, switch_cut_short_is_undone,
-    second_writer_is_refused, a_copy_of_the_descriptor_does_not_hold_the_lock, dying_degraded_rechecks_everything,
-    any_flipped_byte_is_survived, killed_at_any_moment_leaves_a_prefix)
+	  record_in_the_making_is_cut, complete_record_not_yet_published_is_kept,
+	  torn_tail_after_a_boot_is_cut, zero_page_before_the_tail_after_a_boot_is_cut,
+	  power_failure_is_said_until_it_is_dealt_with, synced_records_gone_after_a_boot_are_damage,
+	  flip_in_the_middle_is_damage, flip_in_the_open_segment_is_damage_when_the_host_did_not_boot,
+	  zeroed_tail_is_damage_when_the_host_did_not_boot, missing_segment_is_damage,
+	  missing_last_segment_is_damage, missing_first_segment_was_reclaimed,
+	  head_without_segments_is_damage, exchanged_segments_are_damage, truncated_segment_is_damage,
+	  empty_file_in_place_of_a_segment_is_damage, segment_of_another_journal_is_damage,
+	  head_missing_is_made_again, head_of_zeros_is_made_again, head_missing_and_a_bad_middle_is_damage,
+	  segment_of_another_version_is_not_touched, head_of_another_version_is_not_touched,
+	  switch_cut_short_is_undone, second_writer_is_refused,
+	  a_copy_of_the_descriptor_does_not_hold_the_lock, dying_degraded_rechecks_everything,
+	  any_flipped_byte_is_survived, killed_at_any_moment_leaves_a_prefix)

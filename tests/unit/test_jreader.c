@@ -211,7 +211,7 @@ START_TEST(works_without_a_writer)
 END_TEST
 
 #define WRITERS 3
-#define EACH    20000
+#define EACH	20000
 
 static void *write_some(void *arg)
 {
@@ -242,7 +242,7 @@ static uint64_t read_sleeping(struct jdir *d, uint64_t total)
 		atomic_store(&jreader_head(r)->slots[slot].sleeping, 1);
 		if (atomic_load(&jreader_head(r)->committed_seq) > jreader_seq(r))
 			continue;
-		struct pollfd p = { .fd = efd, .events = POLLIN };
+		struct pollfd p = {.fd = efd, .events = POLLIN};
 		ck_assert_msg(poll(&p, 1, 20000) == 1, "the bell did not ring");
 		ck_assert_int_eq(read(efd, &ring, sizeof(ring)), sizeof(ring));
 		sleeps++;
@@ -295,7 +295,7 @@ START_TEST(the_bell_wakes_a_sleeping_reader)
 END_TEST
 
 UNIT_MAIN("jreader", no_journal_is_an_error, records_come_in_order_across_segments,
-    seek_to_every_sequence_gives_the_digest_of_reading, raw_bytes_decode_to_the_record, beyond_the_end_is_a_gap,
-    reclaimed_is_a_gap, damage_is_a_checksum_error_and_stays, new_epoch_is_a_gap,
-    seek_time_finds_the_first_record_since, works_without_a_writer,
-    every_record_is_seen_once_in_order_while_it_is_written, the_bell_wakes_a_sleeping_reader)
+	  seek_to_every_sequence_gives_the_digest_of_reading, raw_bytes_decode_to_the_record,
+	  beyond_the_end_is_a_gap, reclaimed_is_a_gap, damage_is_a_checksum_error_and_stays,
+	  new_epoch_is_a_gap, seek_time_finds_the_first_record_since, works_without_a_writer,
+	  every_record_is_seen_once_in_order_while_it_is_written, the_bell_wakes_a_sleeping_reader)

@@ -105,7 +105,8 @@ START_TEST(every_flipped_bit_is_refused)
 			size_t used;
 			b.data[i / 8] ^= (uint8_t)(1 << i % 8);
 			int err = jrec_get(&r, b.data, b.len, &used);
-			ck_assert_msg(err == E_CHECKSUM || err == E_TORN, "type %d bit %zu: %d", type, i, err);
+			ck_assert_msg(err == E_CHECKSUM || err == E_TORN, "type %d bit %zu: %d", type, i,
+				      err);
 			b.data[i / 8] ^= (uint8_t)(1 << i % 8);
 		}
 		buf_release(&b);
@@ -174,7 +175,7 @@ END_TEST
 
 START_TEST(valid_checksum_over_bad_fields_is_refused)
 {
-	expect_resealed(JT_UNLINK, 7, 0x80, E_PROTO);            /* unknown flag */
+	expect_resealed(JT_UNLINK, 7, 0x80, E_PROTO);		    /* unknown flag */
 	expect_resealed(JT_UNLINK, JREC_HEADER + 10, '/', E_PROTO); /* path begins with a slash */
 	expect_resealed(JT_UNLINK, JREC_HEADER + 8, 200, E_PROTO);  /* string beyond the body */
 	expect_resealed(JT_UNLINK, JREC_HEADER + 11, 0, E_PROTO);   /* NUL inside */
@@ -194,7 +195,7 @@ static void expect_put(struct jrec *r, int want)
 
 START_TEST(invalid_records_are_not_encoded)
 {
-	static const char *const bad[] = { "", "/abs", "a//b", "a/../b", ".", ".tandem", ".tandem/x", "a/" };
+	static const char *const bad[] = {"", "/abs", "a//b", "a/../b", ".", ".tandem", ".tandem/x", "a/"};
 	struct jrec r;
 	for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
 		record_sample(&r, JT_CREATE);
@@ -249,7 +250,7 @@ START_TEST(too_large_is_a_limit)
 	record_sample(&r, JT_CONTENT);
 	r.ncopies = JREC_COPIES;
 	for (int i = 0; i < JREC_COPIES; i++)
-		r.copies[i] = (struct jcopy){ 0, 0, 1, 1, path };
+		r.copies[i] = (struct jcopy){0, 0, 1, 1, path};
 	ck_assert_uint_gt(jrec_size(&r), JREC_MAX);
 	expect_put(&r, E_LIMIT);
 	jrec_release(&r);
@@ -262,7 +263,7 @@ START_TEST(fixed_memory_is_never_outgrown)
 	uint8_t room[128];
 	struct jrec r;
 	record_sample(&r, JT_CONTENT);
-	struct buf b = { .data = room, .cap = sizeof(room), .max = sizeof(room) };
+	struct buf b = {.data = room, .cap = sizeof(room), .max = sizeof(room)};
 	ck_assert_int_eq(jrec_put(&b, &r), E_LIMIT);
 	ck_assert_uint_eq(b.len, 0);
 	jrec_release(&r);
@@ -277,7 +278,7 @@ END_TEST
 
 START_TEST(segment_header_comes_back)
 {
-	struct jseg s = { .epoch = 3, .first_seq = 1000, .chain = 0xabcdef, .size = JSEG_SIZE }, t;
+	struct jseg s = {.epoch = 3, .first_seq = 1000, .chain = 0xabcdef, .size = JSEG_SIZE}, t;
 	uint8_t out[JSEG_HEADER];
 	memcpy(s.journal_id, "0123456789abcdef", 16);
 	jseg_put(out, &s);
@@ -354,9 +355,10 @@ START_TEST(documented_segment_is_what_we_read)
 }
 END_TEST
 
-UNIT_MAIN("jrec", every_type_encodes_to_the_same_bytes_again, header_fields_come_back, rename_fields_come_back,
-    content_fields_come_back, every_flipped_bit_is_refused, every_truncation_is_torn, zeros_are_torn,
-    unknown_type_is_another_version, valid_checksum_over_bad_fields_is_refused, invalid_records_are_not_encoded,
-    content_without_a_name_says_so, extents_out_of_order_are_refused, too_large_is_a_limit,
-    fixed_memory_is_never_outgrown, chain_depends_on_order, segment_header_comes_back,
-    documented_record_is_what_we_read, documented_segment_is_what_we_read)
+UNIT_MAIN("jrec", every_type_encodes_to_the_same_bytes_again, header_fields_come_back,
+	  rename_fields_come_back, content_fields_come_back, every_flipped_bit_is_refused,
+	  every_truncation_is_torn, zeros_are_torn, unknown_type_is_another_version,
+	  valid_checksum_over_bad_fields_is_refused, invalid_records_are_not_encoded,
+	  content_without_a_name_says_so, extents_out_of_order_are_refused, too_large_is_a_limit,
+	  fixed_memory_is_never_outgrown, chain_depends_on_order, segment_header_comes_back,
+	  documented_record_is_what_we_read, documented_segment_is_what_we_read)

@@ -19,7 +19,8 @@ static const char *text(struct pathset *s)
 	return out;
 }
 
-static void add_record(struct pathset *s, enum jtype type, uint16_t flags, const char *path, const char *path2)
+static void add_record(struct pathset *s, enum jtype type, uint16_t flags, const char *path,
+		       const char *path2)
 {
 	struct jrec r;
 	jrec_init(&r, type);
@@ -172,6 +173,7 @@ START_TEST(union_has_both)
 END_TEST
 
 UNIT_MAIN("pathset", entries_are_listed_once_parents_first, recursive_entries_stand_for_what_is_below,
-    an_entry_that_compares_bytes_is_not_swallowed, the_root_recursively_is_everything, names_bring_their_parents,
-    a_renamed_directory_is_compared_as_a_whole_at_its_new_place, a_renamed_file_is_two_entries,
-    content_without_a_name_is_everything, too_many_become_the_deepest_parents, the_set_is_bounded, union_has_both)
+	  an_entry_that_compares_bytes_is_not_swallowed, the_root_recursively_is_everything,
+	  names_bring_their_parents, a_renamed_directory_is_compared_as_a_whole_at_its_new_place,
+	  a_renamed_file_is_two_entries, content_without_a_name_is_everything,
+	  too_many_become_the_deepest_parents, the_set_is_bounded, union_has_both)
