@@ -22,7 +22,7 @@ enum frame_type {
 	FT_SYNCED = 9,   /* S: done; u64 token, u64 seq */
 	FT_PING = 10,    /* either: u64 token */
 	FT_PONG = 11,    /* either: u64 token */
-	FT_LIST = 12,    /* C: list a directory: u32 id, str path, u8 0 */
+	FT_LIST = 12,    /* C: u32 id, str path, u8: 0 list the directory, 1 its own entry alone (of any type, as ".") */
 	FT_LISTING = 13, /* S: struct wlisting; several per directory */
 	FT_SUMS = 14,    /* C: block sums of a file: struct wsums_req */
 	FT_SUMSET = 15,  /* S: struct wsums; several per file */

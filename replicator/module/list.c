@@ -38,6 +38,7 @@ struct list_job {
 	char *names;        /* NUL-terminated, one after another */
 	size_t len, at;     /* bytes; of the next name */
 	bool begun;         /* "." was sent */
+	const char *single; /* only this entry of fd is asked for; view into path */
 	/* SUMS */
 	struct wsums_req q;
 	uint64_t size, off, end; /* bytes */
@@ -129,13 +130,26 @@ static int read_names(struct list_job *j)
 	return err;
 }
 
+/* One entry itself, of whatever type. */
+static int begin_single(struct list_job *j, int rootfd)
+{
+	struct stat st;
+	j->fd = path_open_parent(rootfd, j->path, &j->single);
+	if (j->fd < 0)
+		return j->fd;
+	int err = node_stat(j->fd, j->single, &st);
+	if (!err && j->filter && j->filter->n && filter_excluded(j->filter, j->path, S_ISDIR(st.st_mode)))
+		return -ENOENT;
+	return err;
+}
+
 int list_begin(struct list_job **out, int rootfd, const struct filter *filter, struct buf *payload)
 {
 	uint32_t id = buf_get_u32(payload);
 	const char *path = buf_get_str(payload, NULL);
-	uint8_t zero = buf_get_u8(payload);
+	uint8_t single = buf_get_u8(payload);
 	*out = NULL;
-	if (buf_end(payload) || zero || !path_valid(path))
+	if (buf_end(payload) || single > 1 || !path_valid(path))
 		return E_PROTO;
 	struct list_job *j = job_new(id, false);
 	if (!j || !(j->path = strdup(path))) {
@@ -143,8 +157,11 @@ int list_begin(struct list_job **out, int rootfd, const struct filter *filter, s
 		return -ENOMEM;
 	}
 	j->filter = filter;
-	j->fd = path_open(rootfd, path, O_RDONLY | O_DIRECTORY);
-	int err = j->fd < 0 ? j->fd : read_names(j);
+	int err = single ? begin_single(j, rootfd) : 0;
+	if (!single) {
+		j->fd = path_open(rootfd, path, O_RDONLY | O_DIRECTORY);
+		err = j->fd < 0 ? j->fd : read_names(j);
+	}
 	j->code = err ? code_of(err) : 0;
 	*out = j;
 	return 0;
@@ -200,11 +217,12 @@ static uint64_t digest_of(int dirfd, const char *name)
 	return d;
 }
 
-static bool put_entry(struct list_job *j, struct buf *out, const char *name)
+/* Append entry name of the job's directory under the name shown. Returns whether it was there. */
+static bool put_entry(struct list_job *j, struct buf *out, const char *name, const char *shown)
 {
 	struct stat st;
 	char target[PATH_MAX + 1];
-	struct wentry e = {.name = name, .target = ""};
+	struct wentry e = {.name = shown, .target = ""};
 	if (node_stat(j->fd, name, &st))
 		return false; /* gone meanwhile */
 	e.attr = (struct wattr){st.st_mode, st.st_uid, st.st_gid, {st.st_mtim.tv_sec, (uint32_t)st.st_mtim.tv_nsec}};
@@ -232,10 +250,10 @@ static int step_list(struct list_job *j, struct buf *out)
 	if (j->code)
 		return out->err;
 	if (!j->begun)
-		l.count += put_entry(j, out, ".");
+		l.count += put_entry(j, out, j->single ? j->single : ".", ".");
 	j->begun = true;
 	for (unsigned i = 0; j->at < j->len && out->len < PIECE_BYTES && i < PIECE_ENTRIES; i++) {
-		l.count += put_entry(j, out, j->names + j->at);
+		l.count += put_entry(j, out, j->names + j->at, j->names + j->at);
 		j->at += strlen(j->names + j->at) + 1;
 	}
 	l.last = j->at == j->len;
