@@ -9,6 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 #include "proto/err.h"
+#include "replicator/ctl/estimate.h"
 #include "replicator/ctl/status.h"
 
 #define FOLLOW_MS 500 /* between two samples */
@@ -79,17 +80,43 @@ static bool print_live(struct gathered *g, struct status_live *live, char *last,
 	return !ferror(stdout);
 }
 
+/* While trees are compared, count the source, once, to tell how much is left. */
+static void keep_estimate(struct gathered *g, struct status_live *live, struct estimate **e, bool *tried)
+{
+	struct ctl_mirror cm;
+
+	if (!*tried && status_comparing(json_array_get(g->mirrors, 0))) {
+		*tried = true;
+		if (ctl_mirror_find(&cm, g->a, g->a->name) == 0)
+			(void)estimate_start(e, &cm);
+		ctl_mirror_close(&cm);
+	}
+	if (*e && estimate_get(*e, &live->files_total, &live->bytes_total)) {
+		estimate_stop(*e);
+		*e = NULL;
+	} else if (*e) {
+		live->files_total = 0; /* a part of it would mislead */
+	}
+}
+
 static int follow(struct gathered *g)
 {
 	struct status_live live = {0};
+	struct estimate *e = NULL;
 	char last[1024] = "";
+	bool tried = false, more = true;
 
 	if (g->a->name == NULL || g->a->json) {
 		warnx("status --follow: name one mirror, without --json");
 		return CTL_BROKEN;
 	}
-	while (gather_all(g) && print_live(g, &live, last, sizeof(last)))
+	while (more && gather_all(g)) {
+		keep_estimate(g, &live, &e, &tried);
+		more = print_live(g, &live, last, sizeof(last));
 		json_decref(g->mirrors);
+		g->mirrors = NULL;
+	}
+	estimate_stop(e);
 	json_decref(g->mirrors);
 	return g->worst;
 }

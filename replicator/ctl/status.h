@@ -20,11 +20,16 @@ void status_print(const json_t *status);
 
 /* What a live line needs from one print to the next. */
 struct status_live {
+	uint64_t files_total; /* of the source, 0 while they are not known */
+	uint64_t bytes_total;
+	double begin; /* s, monotonic: the first sample of this comparison, 0 for none */
 	double bytes; /* sent at the last sample */
 	double time;  /* s, monotonic, of it */
 	double rate;  /* bytes/s, smoothed */
 };
 
+/* Say whether some target's trees are being compared. */
+bool status_comparing(const json_t *status);
 /* Write the one-line form: progress while comparing, lag afterwards. Returns out. */
 const char *status_line(struct status_live *live, const json_t *status, char *out, size_t size);
 

@@ -59,10 +59,13 @@ static void print_progress(const json_t *p)
 
 	if (!json_is_object(p))
 		return;
-	printf("      compare  %llu of %llu files, %s of %s\n", (unsigned long long)ctl_u64(p, "files"),
-	       (unsigned long long)ctl_u64(p, "files_total"),
-	       ctl_show_bytes(b, sizeof(b), ctl_num(p, "bytes")),
-	       ctl_show_bytes(bt, sizeof(bt), ctl_num(p, "bytes_total")));
+	ctl_show_bytes(b, sizeof(b), ctl_num(p, "bytes"));
+	if (ctl_num(p, "files_total") > 0)
+		printf("      compare  %.0f of %.0f files, %s of %s sent\n", ctl_num(p, "files"),
+		       ctl_num(p, "files_total"), b,
+		       ctl_show_bytes(bt, sizeof(bt), ctl_num(p, "bytes_total")));
+	else
+		printf("      compare  %.0f files so far, %s sent\n", ctl_num(p, "files"), b);
 }
 
 static void print_errors(const json_t *t, const char *name)
@@ -158,21 +161,37 @@ static void sample(struct status_live *live, double bytes)
 	}
 }
 
-static size_t line_comparing(const json_t *p, double rate, char *out, size_t size)
+/* The part of a comparison that is done, 0..1. Entries count; where most bytes have to be sent, bytes do. */
+static double fraction(double files, double files_total, double bytes, double bytes_total)
 {
-	double bytes = ctl_num(p, "bytes"), total = ctl_num(p, "bytes_total");
-	char b[32], bt[32], r[32], eta[32] = "?";
+	double f = files_total > 0 ? files / files_total : 0, b = bytes_total > 0 ? bytes / bytes_total : 0;
+	double part = b > f / 2 ? b : f;
 
-	if (rate > 0 && total >= bytes)
-		ctl_show_secs(eta, sizeof(eta), (total - bytes) / rate);
-	return (size_t)snprintf(out, size, "  comparing %llu of %llu files, %s of %s, %s/s, ETA %s",
-				(unsigned long long)ctl_u64(p, "files"),
-				(unsigned long long)ctl_u64(p, "files_total"),
-				ctl_show_bytes(b, sizeof(b), bytes), ctl_show_bytes(bt, sizeof(bt), total),
-				ctl_show_bytes(r, sizeof(r), rate), eta);
+	return part < 1 ? part : 1;
 }
 
-static size_t line_target(const json_t *t, double rate, char *out, size_t size)
+static size_t line_comparing(const json_t *p, const struct status_live *live, char *out, size_t size)
+{
+	double files = ctl_num(p, "files"), bytes = ctl_num(p, "bytes");
+	double files_total = ctl_num(p, "files_total"), bytes_total = ctl_num(p, "bytes_total");
+	char b[32], bt[32], r[32], eta[32] = "?";
+
+	if (files_total <= 0) {
+		files_total = (double)live->files_total;
+		bytes_total = (double)live->bytes_total;
+	}
+	ctl_show_bytes(b, sizeof(b), bytes);
+	ctl_show_bytes(r, sizeof(r), live->rate);
+	if (files_total <= 0 || files_total < files)
+		return (size_t)snprintf(out, size, "  comparing: %.0f files, %s sent, %s/s", files, b, r);
+	double part = fraction(files, files_total, bytes, bytes_total), spent = live->time - live->begin;
+	if (part > 0 && spent > 0)
+		ctl_show_secs(eta, sizeof(eta), spent * (1 - part) / part);
+	return (size_t)snprintf(out, size, "  comparing: %.0f of %.0f files, %s of %s sent, %s/s, ETA %s",
+				files, files_total, b, ctl_show_bytes(bt, sizeof(bt), bytes_total), r, eta);
+}
+
+static size_t line_target(const json_t *t, const struct status_live *live, char *out, size_t size)
 {
 	const json_t *p = json_object_get(t, "progress");
 	const char *error = ctl_str(t, "error");
@@ -180,7 +199,7 @@ static size_t line_target(const json_t *t, double rate, char *out, size_t size)
 	char b[32], s[32], text[512];
 
 	if (strcmp(ctl_str(t, "state"), "comparing") == 0 && json_is_object(p))
-		return line_comparing(p, rate, out, size);
+		return line_comparing(p, live, out, size);
 	if (nerrors > 0)
 		return (size_t)snprintf(out, size, "  %s, %zu paths with errors",
 					state_text(ctl_str(t, "state")), nerrors);
@@ -197,6 +216,16 @@ static size_t line_target(const json_t *t, double rate, char *out, size_t size)
 				ctl_show_secs(s, sizeof(s), ctl_num(t, "lag_seconds")));
 }
 
+bool status_comparing(const json_t *status)
+{
+	size_t i;
+	json_t *t;
+
+	json_array_foreach(json_object_get(status, "targets"), i,
+			   t) if (strcmp(ctl_str(t, "state"), "comparing") == 0) return true;
+	return false;
+}
+
 const char *status_line(struct status_live *live, const json_t *s, char *out, size_t size)
 {
 	const json_t *targets = json_object_get(s, "targets"), *problems = json_object_get(s, "problems");
@@ -206,12 +235,13 @@ const char *status_line(struct status_live *live, const json_t *s, char *out, si
 
 	json_array_foreach(targets, i, t) bytes += ctl_num(json_object_get(t, "progress"), "bytes");
 	sample(live, bytes);
+	live->begin = !status_comparing(s) ? 0 : live->begin > 0 ? live->begin : live->time;
 	used = (size_t)snprintf(out, size, "%s: at %llu", ctl_str(s, "name"),
 				(unsigned long long)ctl_u64(s, "seq"));
 	if (json_array_size(problems) > 0 && used < size)
 		used += (size_t)snprintf(out + used, size - used, "  %s",
 					 ctl_str(json_array_get(problems, 0), "text"));
 	json_array_foreach(targets, i, t) if (used < size) used +=
-	    line_target(t, live->rate, out + used, size - used);
+	    line_target(t, live, out + used, size - used);
 	return out;
 }
