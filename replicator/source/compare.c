@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause
  * Comparison and repair: see compare.h, docs/ARCHITECTURE.md Rule 4, COMPARE.md beside this file.
  *
- * The life of a path. compare_add enters it into the queue, a sorted tree in which an ancestor with CMP_RECURSIVE swallows
- * its descendants. When it starts it is a job, with one first directory node (struct cnode); a path other than the root
- * begins as a SINGLE node: its one entry is asked for, compared, and if it is a directory a node for it follows.
+ * The life of a path. compare_add enters it into the queue, a sorted tree in which an ancestor with
+ * CMP_RECURSIVE swallows its descendants. When it starts it is a job, with one first directory node (struct
+ * cnode); a path other than the root begins as a SINGLE node: its one entry is asked for, compared, and if it
+ * is a directory a node for it follows.
  *
  *   TODO      the directory is known, its listing was not requested (stack: depth first)
  *   LISTING   LIST was sent; up to CMP_WINDOW directories are in LISTING and READY together
@@ -11,13 +12,14 @@
  *   SCAN      the source's directory is being read, entry by entry; one directory at a time
  *   KIDS      read; waits for directories, transfers and hard links below, then its own attributes are set
  *
- * Order. A listing is what the standby had at its place in the stream; the source is read after it arrived. What the live
- * stream changes meanwhile is either in both, or its record follows. Before each step the directory being read, and before
- * each piece of a transfer its file, are looked up by path again: so every path put into the stream was valid at the source at
- * that moment, and a rename that happens later is also sent later. A name is deleted only after the source was asked again.
+ * Order. A listing is what the standby had at its place in the stream; the source is read after it arrived.
+ * What the live stream changes meanwhile is either in both, or its record follows. Before each step the
+ * directory being read, and before each piece of a transfer its file, are looked up by path again: so every
+ * path put into the stream was valid at the source at that moment, and a rename that happens later is also
+ * sent later. A name is deleted only after the source was asked again.
  *
- * Failures. A path that cannot be read is reported and left alone, its directory's other entries go on; a directory that
- * cannot be read deletes nothing. A FAIL answer schedules the path again, CMP_TRIES times. */
+ * Failures. A path that cannot be read is reported and left alone, its directory's other entries go on; a
+ * directory that cannot be read deletes nothing. A FAIL answer schedules the path again, CMP_TRIES times. */
 #include "config.h"
 #include "replicator/source/compare_priv.h"
 
@@ -75,6 +77,7 @@ int compare_new(struct compare **out, const struct compare_env *env)
 	RB_INIT(&c->tries);
 	TAILQ_INIT(&c->jobs);
 	TAILQ_INIT(&c->held);
+	TAILQ_INIT(&c->nodes);
 	TAILQ_INIT(&c->todo);
 	TAILQ_INIT(&c->listing);
 	TAILQ_INIT(&c->ready);
@@ -92,20 +95,6 @@ static void job_free(struct cjob *j)
 	free(j);
 }
 
-static void free_nodes(struct compare *c, struct cnodes *list)
-{
-	while (!TAILQ_EMPTY(list)) {
-		struct cnode *n = TAILQ_FIRST(list);
-		TAILQ_REMOVE(list, n, link);
-		/* Ancestors in KIDS are in no list: free each with its last kid. */
-		while (n) {
-			struct cnode *up = n->parent;
-			node_free(c, n);
-			n = up && --up->kids == 0 && up->state == NS_KIDS ? up : NULL;
-		}
-	}
-}
-
 static void free_tries(struct compare *c)
 {
 	struct ctry *t;
@@ -116,29 +105,14 @@ static void free_tries(struct compare *c)
 	c->ntries = 0;
 }
 
-/* A waiting link counts as a kid of its directory. */
-static void free_all_nodes(struct compare *c)
-{
-	if (c->scan.node) {
-		struct cnode *n = c->scan.node;
-		n->state = NS_KIDS;
-		c->scan.node = NULL;
-		if (n->kids == 0) {
-			TAILQ_INSERT_HEAD(&c->ready, n, link);
-		}
-	}
-	free_nodes(c, &c->todo);
-	free_nodes(c, &c->listing);
-	free_nodes(c, &c->ready);
-}
-
 void compare_free(struct compare *c)
 {
 	if (!c)
 		return;
 	struct cjob *j;
 	files_free(c);
-	free_all_nodes(c);
+	while (!TAILQ_EMPTY(&c->nodes))
+		node_free(c, TAILQ_FIRST(&c->nodes));
 	if (c->scan.fd >= 0)
 		close(c->scan.fd);
 	while ((j = RB_MIN(cqueue, &c->queue)) != NULL) {
@@ -182,10 +156,12 @@ static struct cjob *queue_find(struct compare *c, const char *path)
 	return j;
 }
 
-/* Say whether job a does everything that flags ask for. CHECKSUM does more than none; REPORT is another thing. */
+/* Say whether job a does everything that flags ask for. CHECKSUM does more than none; REPORT is another
+ * thing. */
 static bool covers(unsigned a, unsigned flags)
 {
-	return !(flags & CMP_CHECKSUM & ~a) && !(flags & CMP_ALLOW & ~a) && (a & CMP_REPORT) == (flags & CMP_REPORT);
+	return !(flags & CMP_CHECKSUM & ~a) && !(flags & CMP_ALLOW & ~a) &&
+	       (a & CMP_REPORT) == (flags & CMP_REPORT);
 }
 
 /* Say whether path lies below a queued recursive job that covers flags. */
@@ -205,7 +181,8 @@ static bool swallowed(struct compare *c, const char *path, unsigned flags)
 /* Remove the queued jobs below j that j covers. */
 static void swallow(struct compare *c, struct cjob *j)
 {
-	for (struct cjob *k = RB_NEXT(cqueue, &c->queue, j), *next; k && path_within(j->path, k->path); k = next) {
+	for (struct cjob *k = RB_NEXT(cqueue, &c->queue, j), *next; k && path_within(j->path, k->path);
+	     k = next) {
 		next = RB_NEXT(cqueue, &c->queue, k);
 		if (!covers(j->flags, k->flags))
 			continue;
@@ -304,9 +281,11 @@ bool compare_fail(struct compare *c, const struct wfail *f)
 	if (f->seq != 0)
 		return false;
 	const char *path = *f->path2 ? f->path2 : f->path;
+	files_refused(c, f->xid);
 	bool tree = f->code == WR_MISSING || f->code == WR_TYPE || f->code == WR_EXISTS;
 	int err = f->sys_errno ? -f->sys_errno : E_REFUSED;
-	if (compare_again(c, path, tree && *path ? CMP_RECURSIVE : 0, err, *f->text ? f->text : wrefuse_text(f->code)))
+	if (compare_again(c, path, tree && *path ? CMP_RECURSIVE : 0, err,
+			  *f->text ? f->text : wrefuse_text(f->code)))
 		compare_path_failed(c, path, -ENOMEM, "no memory to schedule it again");
 	return true;
 }
@@ -332,13 +311,14 @@ void compare_progress(const struct compare *c, struct compare_progress *out)
 	*out = c->progress;
 }
 
-/* A job that contains an active recursive one, or is it, waits for its end; everything else may run beside it. */
+/* A job that contains an active recursive one, or is it, waits for its end; everything else may run beside
+ * it. */
 static bool may_start(const struct compare *c, const struct cjob *j)
 {
 	const struct cjob *a;
 	if (!(j->flags & CMP_RECURSIVE))
 		return true;
-	TAILQ_FOREACH(a, &c->jobs, active)
+	TAILQ_FOREACH (a, &c->jobs, active)
 		if ((a->flags & CMP_RECURSIVE) && path_within(j->path, a->path))
 			return false;
 	return true;
@@ -348,13 +328,14 @@ static bool may_start(const struct compare *c, const struct cjob *j)
 static int job_start(struct compare *c)
 {
 	struct cjob *j;
-	RB_FOREACH(j, cqueue, &c->queue)
+	RB_FOREACH (j, cqueue, &c->queue)
 		if (may_start(c, j))
 			break;
 	if (!j)
 		return 0;
 	struct cnode *n = node_new(c, j, NULL, j->path,
-	    (*j->path ? NF_SINGLE : 0) | (!*j->path && !(j->flags & CMP_RECURSIVE) ? NF_SHALLOW : 0));
+				   (*j->path ? NF_SINGLE : 0) |
+				       (!*j->path && !(j->flags & CMP_RECURSIVE) ? NF_SHALLOW : 0));
 	if (!n)
 		return -ENOMEM;
 	RB_REMOVE(cqueue, &c->queue, j);
@@ -376,7 +357,8 @@ static int job_hold(struct compare *c, struct cjob *j)
 	return 0;
 }
 
-/* All nodes are through: the deletions that waited, then names of hard links that lie elsewhere. Returns 1 or an error. */
+/* All nodes are through: the deletions that waited, then names of hard links that lie elsewhere. Returns 1 or
+ * an error. */
 static int job_end(struct compare *c, struct cjob *j)
 {
 	if (j->pending.done < j->pending.len && !del_guarding(c, j))
@@ -399,7 +381,7 @@ static int job_end(struct compare *c, struct cjob *j)
 static int jobs_end(struct compare *c)
 {
 	struct cjob *j;
-	TAILQ_FOREACH(j, &c->jobs, active)
+	TAILQ_FOREACH (j, &c->jobs, active)
 		if (j->nodes == 0)
 			return job_end(c, j);
 	return 0;
@@ -472,7 +454,7 @@ int compare_listing(struct compare *c, struct buf *payload)
 	struct cnode *n;
 	if (wlisting_get(payload, &l))
 		return E_PROTO;
-	TAILQ_FOREACH(n, &c->listing, link)
+	TAILQ_FOREACH (n, &c->listing, link)
 		if (n->id == l.id)
 			break;
 	if (!n)

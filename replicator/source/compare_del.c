@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: BSD-2-Clause
  * Deletions of a comparison and the delete guard.
  *
- * A name that only the standby has is deleted at once while the deletions so far stay within the guard: CMP_GUARD_FREE
- * entries, or the configured percentage of the standby's entries listed so far. Beyond it they wait, by name, until the job
- * has listed everything: then they are within the guard after all, or the operator is asked. So an early directory with many
- * deletions does not stop a large comparison, and a disk that is nearly full is freed as early as it may be.
+ * A name that only the standby has is deleted at once while the deletions so far stay within the guard:
+ * CMP_GUARD_FREE entries, or the configured percentage of the standby's entries listed so far. Beyond it they
+ * wait, by name, until the job has listed everything: then they are within the guard after all, or the
+ * operator is asked. So an early directory with many deletions does not stop a large comparison, and a disk
+ * that is nearly full is freed as early as it may be.
  *
- * A directory counts with everything below it. It is walked (NF_EXTRA nodes) to count, and, where filters exist, because
- * excluded entries inside stay, and with them the directories above them. */
+ * A directory counts with everything below it. It is walked (NF_EXTRA nodes) to count, and, where filters
+ * exist, because excluded entries inside stay, and with them the directories above them. */
 #include "config.h"
 #include "replicator/source/compare_priv.h"
 
@@ -54,7 +55,8 @@ static int delete_now(struct compare *c, const char *path)
 		compare_path_failed(c, path, gone, "not deleted: the source cannot be asked");
 		return 0;
 	}
-	return gone ? op_rmtree(c, path) : compare_again(c, path, CMP_RECURSIVE, E_CHANGED, "appears and vanishes");
+	return gone ? op_rmtree(c, path)
+		    : compare_again(c, path, CMP_RECURSIVE, E_CHANGED, "appears and vanishes");
 }
 
 static int pending_add(struct compare *c, struct cjob *j, const char *path)

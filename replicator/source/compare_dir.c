@@ -13,7 +13,8 @@
 #include "proto/err.h"
 #include "proto/xattrs.h"
 
-struct cnode *node_new(struct compare *c, struct cjob *j, struct cnode *parent, const char *path, unsigned flags)
+struct cnode *node_new(struct compare *c, struct cjob *j, struct cnode *parent, const char *path,
+		       unsigned flags)
 {
 	size_t n = strlen(path) + 1;
 	struct cnode *node = calloc(1, sizeof(*node) + n);
@@ -26,6 +27,7 @@ struct cnode *node_new(struct compare *c, struct cjob *j, struct cnode *parent, 
 	node->probe = (uint32_t)(n - 1);
 	memcpy(node->path, path, n);
 	j->nodes++;
+	TAILQ_INSERT_TAIL(&c->nodes, node, every);
 	if (parent)
 		parent->kids++;
 	return node;
@@ -33,6 +35,7 @@ struct cnode *node_new(struct compare *c, struct cjob *j, struct cnode *parent, 
 
 void node_free(struct compare *c, struct cnode *n)
 {
+	TAILQ_REMOVE(&c->nodes, n, every);
 	listing_free(n->listing);
 	n->job->nodes--;
 	free(n);
@@ -100,8 +103,8 @@ static void node_ready(struct compare *c, struct cnode *n)
 		n->job->seen += listing_count(n->listing);
 }
 
-/* A path's own entry was asked for. If the standby lacks it, its nearest ancestor there is looked for: what is missing above
- * must be made first, so the highest missing directory becomes the path. */
+/* A path's own entry was asked for. If the standby lacks it, its nearest ancestor there is looked for: what
+ * is missing above must be made first, so the highest missing directory becomes the path. */
 static int single_listed(struct compare *c, struct cnode *n, uint32_t code)
 {
 	struct wentry e;
@@ -124,7 +127,7 @@ static int single_listed(struct compare *c, struct cnode *n, uint32_t code)
 	}
 	if (there && n->probe < full && S_ISDIR(e.attr.mode)) {
 		there = false; /* the ancestor is there: path, cut to the component below it, is not */
-	} else if (there) {
+	} else {
 		n->path[n->probe] = 0;
 	}
 	if (!there) {
@@ -144,7 +147,8 @@ static int unlisted(struct compare *c, struct cnode *n, uint32_t code)
 		n->flags |= n->flags & NF_EXTRA ? NF_KEEP : 0;
 		compare_path_failed(c, n->path, E_REFUSED, wrefuse_text(code));
 	} else if (!(n->flags & NF_EXTRA)) {
-		err = compare_again(c, n->path, n->job->flags, E_CHANGED, "changes faster than it can be compared");
+		err = compare_again(c, n->path, n->job->flags, E_CHANGED,
+				    "changes faster than it can be compared");
 	}
 	listing_free(n->listing);
 	n->listing = NULL;
@@ -173,7 +177,8 @@ static int dir_attrs(struct compare *c, struct cnode *n)
 		return 0; /* gone: its record follows */
 	if (fstat(fd, &st) || st.st_ino != n->ino) {
 		close(fd);
-		return compare_again(c, n->path, n->job->flags, E_CHANGED, "changes faster than it can be compared");
+		return compare_again(c, n->path, n->job->flags, E_CHANGED,
+				     "changes faster than it can be compared");
 	}
 	buf_clear(&c->xattrs);
 	err = xattrs_read(&c->xattrs, fd, -1, NULL);
@@ -189,8 +194,11 @@ static int dir_attrs(struct compare *c, struct cnode *n)
 		valid = entry_attr_diff(c, &st, &n->old);
 		xdiff = !err && digest != n->xdigest;
 		if (valid || xdiff)
-			compare_differs(c, n->path, valid & JV_MODE ? "mode differs" : valid & (JV_UID | JV_GID) ? "owner differs" :
-			    valid & JV_MTIME ? "times differ" : "extended attributes differ");
+			compare_differs(c, n->path,
+					valid & JV_MODE		    ? "mode differs"
+					: valid & (JV_UID | JV_GID) ? "owner differs"
+					: valid & JV_MTIME	    ? "times differ"
+								    : "extended attributes differ");
 		if (n->flags & NF_DIRTY)
 			valid |= JV_MTIME;
 	}
@@ -265,7 +273,8 @@ static int single_entry(struct compare *c, struct cnode *n, const char *base)
 {
 	struct celt el = {.node = n, .dirfd = c->scan.fd, .name = base, .path = n->path, .fd = -1};
 	el.have = n->listing && listing_self(n->listing, &el.e);
-	if (c->env.mirror->filter.n && filter_excluded(&c->env.mirror->filter, n->path, el.have && S_ISDIR(el.e.attr.mode)))
+	if (c->env.mirror->filter.n &&
+	    filter_excluded(&c->env.mirror->filter, n->path, el.have && S_ISDIR(el.e.attr.mode)))
 		return 0;
 	if (c->scan.fd >= 0 && fstatat(c->scan.fd, base, &el.st, AT_SYMLINK_NOFOLLOW) == 0)
 		return entry_process(c, &el);
@@ -343,7 +352,8 @@ int dir_open(struct compare *c, struct cnode *n)
 	return err ? err : 1;
 }
 
-/* Before a step goes on reading a directory: is it still the one at its path? If not, everything below belongs elsewhere. */
+/* Before a step goes on reading a directory: is it still the one at its path? If not, everything below
+ * belongs elsewhere. */
 int dir_verify(struct compare *c)
 {
 	struct cnode *n = c->scan.node;
@@ -357,7 +367,8 @@ int dir_verify(struct compare *c)
 	if (same)
 		return 0;
 	n->flags |= NF_DROPPED;
-	int err = compare_again(c, n->path, n->job->flags | CMP_RECURSIVE, E_CHANGED, "changes faster than it can be compared");
+	int err = compare_again(c, n->path, n->job->flags | CMP_RECURSIVE, E_CHANGED,
+				"changes faster than it can be compared");
 	int end = scan_end(c);
 	return err ? err : end;
 }
@@ -399,7 +410,8 @@ static int more_names(struct compare *c)
 	return n > 0;
 }
 
-/* The source's side of one name: for a new regular file the descriptor saves a look-up. Returns 0 or -errno. */
+/* The source's side of one name: for a new regular file the descriptor saves a look-up. Returns 0 or -errno.
+ */
 static int source_stat(struct celt *el, unsigned char type)
 {
 	if (type == DT_REG && !el->have) {

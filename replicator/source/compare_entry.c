@@ -22,12 +22,14 @@ uint32_t entry_attr_diff(const struct compare *c, const struct stat *st, const s
 		valid |= JV_UID;
 	if (!c->env.no_owner && st->st_gid != old->gid)
 		valid |= JV_GID;
-	if (!S_ISSOCK(st->st_mode) && (st->st_mtim.tv_sec != old->mtime.sec || st->st_mtim.tv_nsec != old->mtime.nsec))
+	if (!S_ISSOCK(st->st_mode) &&
+	    (st->st_mtim.tv_sec != old->mtime.sec || st->st_mtim.tv_nsec != old->mtime.nsec))
 		valid |= JV_MTIME;
 	return valid;
 }
 
-int entry_fix_attrs(struct compare *c, struct cnode *dir, const char *path, const struct stat *st, uint32_t valid, bool xattrs)
+int entry_fix_attrs(struct compare *c, struct cnode *dir, const char *path, const struct stat *st,
+		    uint32_t valid, bool xattrs)
 {
 	/* A new owner clears setuid bits and capabilities: the mode goes along, the attributes come after. */
 	if (valid & (JV_UID | JV_GID) && !S_ISLNK(st->st_mode))
@@ -55,8 +57,10 @@ static bool xattrs_differ(struct compare *c, const struct celt *el)
 
 static const char *attr_text(uint32_t valid)
 {
-	return valid & JV_MODE ? "mode differs" : valid & (JV_UID | JV_GID) ? "owner differs" :
-	    valid & JV_MTIME ? "times differ" : "extended attributes differ";
+	return valid & JV_MODE		   ? "mode differs"
+	       : valid & (JV_UID | JV_GID) ? "owner differs"
+	       : valid & JV_MTIME	   ? "times differ"
+					   : "extended attributes differ";
 }
 
 /* A directory: make it if it is new, then enter it. */
@@ -130,13 +134,14 @@ static bool leader_holds(struct compare *c, const struct link_group *g)
 	int fd = path_open_parent(c->env.rootfd, g->path, &base);
 	if (fd < 0)
 		return false;
-	bool same = fstatat(fd, base, &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_ino == g->ino && st.st_dev == g->dev;
+	bool same =
+	    fstatat(fd, base, &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_ino == g->ino && st.st_dev == g->dev;
 	close(fd);
 	return same;
 }
 
-static int put_link(struct compare *c, struct cnode *dir, const struct link_group *g, const char *path, bool replace,
-    const struct jtime *pm)
+static int put_link(struct compare *c, struct cnode *dir, const struct link_group *g, const char *path,
+		    bool replace, const struct jtime *pm)
 {
 	int err = replace ? op_rmtree(c, path) : 0;
 	dir->flags |= NF_DIRTY;
@@ -159,13 +164,15 @@ int entry_release_links(struct compare *c, struct link_group *g)
 		int fd = path_open_parent(c->env.rootfd, w->path, &base);
 		if (fd >= 0 && fstat(fd, &st) == 0)
 			pm = (struct jtime){st.st_mtim.tv_sec, (uint32_t)st.st_mtim.tv_nsec};
-		bool same = fd >= 0 && fstatat(fd, base, &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_ino == g->ino;
+		bool same =
+		    fd >= 0 && fstatat(fd, base, &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_ino == g->ino;
 		if (fd >= 0)
 			close(fd);
 		if (same && leader_holds(c, g))
 			err = put_link(c, dir, g, w->path, w->replace, &pm);
 		else if (same)
-			err = compare_again(c, w->path, 0, E_CHANGED, "its hard links change faster than they can be compared");
+			err = compare_again(c, w->path, 0, E_CHANGED,
+					    "its hard links change faster than they can be compared");
 		int end = node_kid_done(c, dir);
 		err = err ? err : end;
 		free(w);
@@ -173,7 +180,8 @@ int entry_release_links(struct compare *c, struct link_group *g)
 	return err;
 }
 
-/* A further name of an inode whose leader was met. Returns 1 if that settles it, 0 to treat it as a file of its own. */
+/* A further name of an inode whose leader was met. Returns 1 if that settles it, 0 to treat it as a file of
+ * its own. */
 static int follower(struct compare *c, struct celt *el, struct link_group *g)
 {
 	struct cnode *n = el->node;
@@ -200,7 +208,8 @@ static int follower(struct compare *c, struct celt *el, struct link_group *g)
 	return err ? err : 1;
 }
 
-/* Hard links of the source and of the standby. Returns 1 if the entry is settled, 0 to go on (*out: its group, if it leads one). */
+/* Hard links of the source and of the standby. Returns 1 if the entry is settled, 0 to go on (*out: its
+ * group, if it leads one). */
 static int meet_links(struct compare *c, struct celt *el, struct link_group **out)
 {
 	bool recursive = el->node->job->flags & CMP_RECURSIVE;
@@ -208,7 +217,7 @@ static int meet_links(struct compare *c, struct celt *el, struct link_group **ou
 	*out = NULL;
 	if (el->have && el->e.nlink > 1)
 		strange = !links_claim(c->links, el->e.ino, el->st.st_dev, el->st.st_ino) ||
-		    (el->st.st_nlink == 1 && !recursive);
+			  (el->st.st_nlink == 1 && !recursive);
 	if (strange) { /* linked on the standby with what is another inode here: a file of its own again */
 		compare_differs(c, el->path, "hard link differs");
 		if (compare_reports(el->node->job))
@@ -254,7 +263,11 @@ static int entry_file(struct compare *c, struct celt *el, struct link_group *g)
 	uint64_t mine = (uint64_t)el->st.st_blocks * 512, theirs = el->e.blocks * 512;
 	bool holes = mine < (uint64_t)el->st.st_size && theirs > mine + mine / 4 + (1u << 20);
 	if (compare_reports(j) && (size || valid || x || holes) && !(j->flags & CMP_CHECKSUM && !size)) {
-		compare_differs(c, el->path, size ? "size differs" : valid ? attr_text(valid) : x ? attr_text(0) : "holes differ");
+		compare_differs(c, el->path,
+				size	? "size differs"
+				: valid ? attr_text(valid)
+				: x	? attr_text(0)
+					: "holes differ");
 		return 0;
 	}
 	if (bytes || holes)

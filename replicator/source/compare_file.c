@@ -3,14 +3,14 @@
  *
  *   small      up to CMP_SMALL bytes, new or different: read at once, sent whole, no reply awaited
  *   QUEUED     in c->files, in the order found
- *   SUMS       block sums of the standby's version are requested in windows and compared as they arrive, at the same place
- *   ROLL       much differs: the rolling search looks for the standby's blocks anywhere in the file (delta.h)
- *   READY      it is known what to send; waits for the one transfer
- *   SEND       the transfer is under way (c->sending)
+ *   SUMS       block sums of the standby's version are requested in windows and compared as they arrive, at
+ * the same place ROLL       much differs: the rolling search looks for the standby's blocks anywhere in the
+ * file (delta.h) READY      it is known what to send; waits for the one transfer SEND       the transfer is
+ * under way (c->sending)
  *
- * QUEUED goes to READY at once when the standby has nothing to compare with, and from SUMS a file that is equal ends with
- * its attributes set. Ranges that are holes at the source are never read, and of the standby one sum is asked over a whole
- * range: zero if it is a hole there too. */
+ * QUEUED goes to READY at once when the standby has nothing to compare with, and from SUMS a file that is
+ * equal ends with its attributes set. Ranges that are holes at the source are never read, and of the standby
+ * one sum is asked over a whole range: zero if it is a hole there too. */
 #include "config.h"
 #include "replicator/source/compare_priv.h"
 
@@ -25,12 +25,12 @@
 #include "proto/xattrs.h"
 #include "replicator/source/transfer.h"
 
-#define WINDOW_BLOCKS   8192u         /* blocks asked for at once */
-#define FILE_WINDOWS    4u            /* windows of one file under way */
-#define SUMS_MAX        64u           /* windows of all files under way */
-#define RETAINED_MAX    (8u << 20)    /* bytes of sums kept for rolling searches */
-#define HOLE_MIN        (1u << 20)    /* bytes; shorter holes are compared as blocks */
-#define HOLE_WINDOW     (4ull << 30)  /* bytes of hole asked for at once */
+#define WINDOW_BLOCKS 8192u	   /* blocks asked for at once */
+#define FILE_WINDOWS  4u	   /* windows of one file under way */
+#define SUMS_MAX      64u	   /* windows of all files under way */
+#define RETAINED_MAX  (8u << 20)   /* bytes of sums kept for rolling searches */
+#define HOLE_MIN      (1u << 20)   /* bytes; shorter holes are compared as blocks */
+#define HOLE_WINDOW   (4ull << 30) /* bytes of hole asked for at once */
 
 enum cfile_state { FS_QUEUED, FS_SUMS, FS_TAIL, FS_ROLL, FS_READY, FS_SEND };
 
@@ -38,42 +38,43 @@ enum cfile_state { FS_QUEUED, FS_SUMS, FS_TAIL, FS_ROLL, FS_READY, FS_SEND };
 struct window {
 	TAILQ_ENTRY(window) link;
 	uint32_t id;
-	uint64_t off, len;     /* bytes */
-	bool hole;             /* a hole at the source: one sum over all */
-	bool done;             /* all sums are here */
-	uint32_t code;         /* WR_* */
-	uint32_t n, got;       /* blocks expected, sums received */
+	uint64_t off, len; /* bytes */
+	bool hole;	   /* a hole at the source: one sum over all */
+	bool done;	   /* all sums are here */
+	uint32_t code;	   /* WR_* */
+	uint32_t n, got;   /* blocks expected, sums received */
 	struct delta_sum v[];
 };
 TAILQ_HEAD(windows, window);
 
 struct cfile {
 	TAILQ_ENTRY(cfile) link;
-	struct cnode *dir;        /* counts us as a kid */
+	struct cnode *dir;	  /* counts us as a kid */
 	struct link_group *group; /* we lead it; its other names wait for us; or NULL */
 	enum cfile_state state;
 	enum wbegin_mode mode;
-	struct stat st;           /* when found, then when opened */
-	int fd;                   /* -1 until opened */
-	bool have;                /* the standby has a version: */
-	uint64_t size, blocks;    /* its bytes and 512-byte blocks */
-	uint32_t valid;           /* JV_* of attributes that differ */
-	bool xdiff;               /* extended attributes differ */
-	bool told;                /* the difference was reported */
-	uint32_t block;           /* bytes */
-	struct windows windows;   /* in file order */
+	struct stat st;		/* when found, then when opened */
+	int fd;			/* -1 until opened */
+	bool have;		/* the standby has a version: */
+	uint64_t size, blocks;	/* its bytes and 512-byte blocks */
+	uint32_t valid;		/* JV_* of attributes that differ */
+	bool xdiff;		/* extended attributes differ */
+	bool told;		/* the difference was reported */
+	uint32_t block;		/* bytes */
+	struct windows windows; /* in file order */
 	uint32_t nwindows;
-	uint64_t ask;             /* next byte to ask sums for */
-	uint64_t end;             /* ask up to here */
-	uint64_t pos;             /* next byte to compare or roll over */
-	uint64_t data, hole;      /* the source has data in [data, hole), found last */
+	uint64_t ask;	     /* next byte to ask sums for */
+	uint64_t end;	     /* ask up to here */
+	uint64_t pos;	     /* next byte to compare or roll over */
+	uint64_t data, hole; /* the source has data in [data, hole), found last */
 	struct extent_set diff;
-	struct delta_sum *sums;   /* kept for the rolling search, or NULL */
-	uint64_t nsums;           /* whole blocks of the standby's version */
+	struct delta_sum *sums; /* kept for the rolling search, or NULL */
+	uint64_t nsums;		/* whole blocks of the standby's version */
 	struct delta *delta;
 	struct wop *copies;
 	size_t ncopies;
 	struct transfer *transfer;
+	bool refused; /* the standby refused it; the path is scheduled again already */
 	char path[];
 };
 
@@ -87,22 +88,31 @@ int file_open(int dirfd, const char *name)
 static bool same_version(const struct stat *a, const struct stat *b)
 {
 	return a->st_ino == b->st_ino && a->st_dev == b->st_dev && a->st_size == b->st_size &&
-	    a->st_ctim.tv_sec == b->st_ctim.tv_sec && a->st_ctim.tv_nsec == b->st_ctim.tv_nsec;
+	       a->st_ctim.tv_sec == b->st_ctim.tv_sec && a->st_ctim.tv_nsec == b->st_ctim.tv_nsec;
 }
 
 static struct wattr attr_of(const struct stat *st)
 {
-	return (struct wattr){st->st_mode, st->st_uid, st->st_gid, {st->st_mtim.tv_sec, (uint32_t)st->st_mtim.tv_nsec}};
+	return (struct wattr){
+	    st->st_mode, st->st_uid, st->st_gid, {st->st_mtim.tv_sec, (uint32_t)st->st_mtim.tv_nsec}};
 }
 
 /* The whole file is in c->io, its attributes in c->xattrs. */
 static int put_small(struct compare *c, const char *path, const struct stat *st, bool xattrs)
 {
 	struct stream *s = c->env.stream;
-	struct wop op = {.type = WOP_BEGIN, .xid = stream_xid(s), .flags = WB_NEW, .path = path, .size = (uint64_t)st->st_size};
+	struct wop op = {.type = WOP_BEGIN,
+			 .xid = stream_xid(s),
+			 .flags = WB_NEW,
+			 .path = path,
+			 .size = (uint64_t)st->st_size};
 	int err = stream_op(s, &op);
 	if (!err && st->st_size > 0) {
-		struct wop data = {.type = WOP_DATA, .xid = op.xid, .path = "", .data = c->io, .dlen = (uint32_t)st->st_size};
+		struct wop data = {.type = WOP_DATA,
+				   .xid = op.xid,
+				   .path = "",
+				   .data = c->io,
+				   .dlen = (uint32_t)st->st_size};
 		err = stream_op(s, &data);
 	}
 	op.type = WOP_COMMIT;
@@ -171,7 +181,8 @@ static bool holes_differ(const struct cfile *f)
 	return sparse(&f->st) && f->blocks * 512 > mine + mine / 4 + (1u << 20);
 }
 
-static int file_queue(struct compare *c, struct celt *el, struct link_group *g, uint32_t valid, bool xdiff, bool told)
+static int file_queue(struct compare *c, struct celt *el, struct link_group *g, uint32_t valid, bool xdiff,
+		      bool told)
 {
 	size_t n = strlen(el->path) + 1;
 	struct cfile *f = calloc(1, sizeof(*f) + n);
@@ -269,7 +280,8 @@ static int file_fail(struct compare *c, struct cfile *f, int err, const char *te
 {
 	int r = 0;
 	if (err == E_CHANGED)
-		r = compare_again(c, f->path, f->dir->job->flags & CMP_CHECKSUM, err, "changes faster than it can be read");
+		r = compare_again(c, f->path, f->dir->job->flags & CMP_CHECKSUM, err,
+				  "changes faster than it can be read");
 	else if (err != -ENOENT && err != -ENOTDIR && err != -ELOOP)
 		compare_path_failed(c, f->path, err, text);
 	int end = file_done(c, f);
@@ -284,7 +296,8 @@ static bool file_in_place(struct compare *c, const struct cfile *f)
 	int dir = path_open_parent(c->env.rootfd, f->path, &base);
 	if (dir < 0)
 		return false;
-	bool same = fstatat(dir, base, &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_ino == f->st.st_ino && st.st_dev == f->st.st_dev;
+	bool same = fstatat(dir, base, &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_ino == f->st.st_ino &&
+		    st.st_dev == f->st.st_dev;
 	close(dir);
 	return same;
 }
@@ -338,8 +351,10 @@ static int ask_window(struct compare *c, struct cfile *f, uint64_t off, uint64_t
 	struct window *w = calloc(1, sizeof(*w) + n * sizeof(w->v[0]));
 	if (!w)
 		return -ENOMEM;
-	*w = (struct window){.id = stream_request_id(c->env.stream), .off = off, .len = len, .hole = hole, .n = n};
-	struct wsums_req q = {.id = w->id, .path = f->path, .block = hole ? 0 : f->block, .off = off, .len = len};
+	*w = (struct window){
+	    .id = stream_request_id(c->env.stream), .off = off, .len = len, .hole = hole, .n = n};
+	struct wsums_req q = {
+	    .id = w->id, .path = f->path, .block = hole ? 0 : f->block, .off = off, .len = len};
 	memcpy(q.key, stream_key(c->env.stream), 8);
 	TAILQ_INSERT_TAIL(&f->windows, w, link);
 	f->nwindows++;
@@ -354,17 +369,20 @@ static uint64_t round_down(const struct cfile *f, uint64_t x)
 	return x - x % f->block;
 }
 
-/* Where blocks have to be asked for from off on: up to the next long hole of the source, within one window. */
+/* Where blocks have to be asked for from off on: up to the next long hole of the source, within one window.
+ */
 static uint64_t blocks_end(struct cfile *f, uint64_t off)
 {
 	uint64_t end = off + (uint64_t)WINDOW_BLOCKS * f->block;
 	if (end > f->end)
 		end = f->end;
 	uint64_t p = off;
-	while (p < end && f->state == FS_SUMS && find_data(f, p) == 0 && f->hole < end) {
+	while (p < end && f->state == FS_SUMS && find_data(f, p) == 0 && f->hole < end &&
+	       f->hole < (uint64_t)f->st.st_size) {
 		uint64_t hole = f->hole;
 		if (find_data(f, hole) || f->data - hole >= HOLE_MIN)
-			return round_down(f, hole + f->block - 1) < end ? round_down(f, hole + f->block - 1) : end;
+			return round_down(f, hole + f->block - 1) < end ? round_down(f, hole + f->block - 1)
+									: end;
 		p = f->data;
 	}
 	return end;
@@ -425,7 +443,8 @@ static int file_start(struct compare *c, struct cfile *f)
 	f->state = FS_SUMS;
 	f->block = delta_block(size > f->size ? size : f->size);
 	f->end = size < f->size ? size : f->size;
-	/* whole blocks of the standby's version: the last one of the shorter version is compared as far as it goes */
+	/* whole blocks of the standby's version: the last one of the shorter version is compared as far as it
+	 * goes */
 	if (f->end < f->size) {
 		uint64_t up = round_down(f, f->end + f->block - 1);
 		f->end = up < f->size ? up : f->size;
@@ -516,8 +535,11 @@ static int file_equal(struct compare *c, struct cfile *f)
 {
 	int err = 0;
 	if (!f->told && (f->valid || f->xdiff))
-		compare_differs(c, f->path, f->valid & JV_MODE ? "mode differs" : f->valid & (JV_UID | JV_GID) ? "owner differs" :
-		    f->valid & JV_MTIME ? "times differ" : "extended attributes differ");
+		compare_differs(c, f->path,
+				f->valid & JV_MODE	       ? "mode differs"
+				: f->valid & (JV_UID | JV_GID) ? "owner differs"
+				: f->valid & JV_MTIME	       ? "times differ"
+							       : "extended attributes differ");
 	if ((f->valid || f->xdiff) && !compare_reports(f->dir->job) && file_in_place(c, f)) {
 		buf_clear(&c->xattrs);
 		err = f->xdiff ? xattrs_read(&c->xattrs, f->fd, -1, NULL) : 0;
@@ -559,7 +581,7 @@ static int file_decide(struct compare *c, struct cfile *f)
 /* A window's answer that is no sums. Returns 1 or an error. */
 static int window_failed(struct compare *c, struct cfile *f, uint32_t code)
 {
-	if (code == WR_MISSING || code == WR_TYPE)
+	if (code == WR_MISSING || code == WR_TYPE || code == WR_MISMATCH)
 		return file_fail(c, f, E_CHANGED, "");
 	return file_fail(c, f, E_REFUSED, wrefuse_text(code));
 }
@@ -625,7 +647,8 @@ static int roll_decide(struct compare *c, struct cfile *f)
 	if (!f->copies)
 		return -ENOMEM;
 	for (size_t i = 0; i < n; i++)
-		f->copies[i] = (struct wop){.type = WOP_COPY, .path = "", .off = m[i].dst, .src = m[i].src, .len = m[i].len};
+		f->copies[i] = (struct wop){
+		    .type = WOP_COPY, .path = "", .off = m[i].dst, .src = m[i].src, .len = m[i].len};
 	f->ncopies = n;
 	f->mode = WB_NEW;
 	return 1;
@@ -663,8 +686,12 @@ static int file_send(struct compare *c, struct cfile *f)
 	struct stat st;
 	if (!file_in_place(c, f) || fstat(f->fd, &st) || !same_version(&st, &f->st))
 		return file_fail(c, f, E_CHANGED, "");
-	struct transfer_spec spec = {.fd = f->fd, .path = f->path, .mode = f->mode, .xattrs = true, .copies = f->copies,
-	    .ncopies = f->ncopies};
+	struct transfer_spec spec = {.fd = f->fd,
+				     .path = f->path,
+				     .mode = f->mode,
+				     .xattrs = true,
+				     .copies = f->copies,
+				     .ncopies = f->ncopies};
 	extent_init(&spec.extents);
 	int err = 0;
 	if (f->mode == WB_PATCH)
@@ -685,6 +712,8 @@ static int file_send(struct compare *c, struct cfile *f)
 static int send_step(struct compare *c, struct cfile *f)
 {
 	uint64_t before = transfer_left(f->transfer);
+	if (f->refused)
+		return file_done(c, f);
 	if (!file_in_place(c, f))
 		return file_fail(c, f, E_CHANGED, "");
 	int r = transfer_step(f->transfer);
@@ -702,8 +731,9 @@ static int send_step(struct compare *c, struct cfile *f)
 		c->progress.files_sent++;
 		return file_done(c, f);
 	}
-	return r == E_CHANGED || (r > E_FIRST && r != -ENOMEM && r != -EPIPE && r != -ECONNRESET) ?
-	    file_fail(c, f, r, "cannot be read") : r;
+	return r == E_CHANGED || (r > E_FIRST && r != -ENOMEM && r != -EPIPE && r != -ECONNRESET)
+		   ? file_fail(c, f, r, "cannot be read")
+		   : r;
 }
 
 int files_step(struct compare *c)
@@ -711,7 +741,7 @@ int files_step(struct compare *c)
 	struct cfile *f;
 	if (c->sending)
 		return send_step(c, c->sending);
-	TAILQ_FOREACH(f, &c->files, link) {
+	TAILQ_FOREACH (f, &c->files, link) {
 		int r = 0;
 		switch (f->state) {
 		case FS_QUEUED:
@@ -738,6 +768,12 @@ int files_step(struct compare *c)
 	return 0;
 }
 
+void files_refused(struct compare *c, uint32_t xid)
+{
+	if (c->sending && transfer_xid(c->sending->transfer) == xid)
+		c->sending->refused = true;
+}
+
 /* Take the sums of a payload into w. */
 static int take_sums(struct window *w, struct buf *payload, const struct wsums *s)
 {
@@ -757,8 +793,8 @@ int files_sumset(struct compare *c, struct buf *payload)
 	struct window *w = NULL;
 	if (wsums_get(payload, &s))
 		return E_PROTO;
-	TAILQ_FOREACH(f, &c->files, link) {
-		TAILQ_FOREACH(w, &f->windows, link)
+	TAILQ_FOREACH (f, &c->files, link) {
+		TAILQ_FOREACH (w, &f->windows, link)
 			if (w->id == s.id && !w->done)
 				break;
 		if (w)

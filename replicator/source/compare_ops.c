@@ -100,7 +100,8 @@ int op_setattr(struct compare *c, const char *path, const struct stat *st, uint3
 
 int op_xattrs(struct compare *c, const char *path)
 {
-	struct wop op = {.type = WOP_XATTRS, .path = path, .data = c->xattrs.data, .dlen = (uint32_t)c->xattrs.len};
+	struct wop op = {
+	    .type = WOP_XATTRS, .path = path, .data = c->xattrs.data, .dlen = (uint32_t)c->xattrs.len};
 	return stream_op(c->env.stream, &op);
 }
 

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause
  * What the files of the comparison share; nobody else includes it. The essay is at the top of compare.c.
  *
- * Functions here return 0 or a negative number that ends the comparison (stream error, no memory). What concerns one
- * path only goes through compare_path_failed or compare_again and is no error of the function. */
+ * Functions here return 0 or a negative number that ends the comparison (stream error, no memory). What
+ * concerns one path only goes through compare_path_failed or compare_again and is no error of the function.
+ */
 #ifndef TANDEM_COMPARE_PRIV_H
 #define TANDEM_COMPARE_PRIV_H
 
@@ -15,34 +16,35 @@
 #include "replicator/source/hardlinks.h"
 #include "replicator/source/listing.h"
 
-#define CMP_WINDOW       64           /* directories requested or waiting with their listing */
-#define CMP_WINDOW_BYTES (16u << 20)  /* memory those listings may take, as estimated before and counted after */
-#define CMP_FILES        64           /* files under way: block sums awaited, transfers queued */
-#define CMP_SMALL        65536u       /* bytes; a file up to this size is sent at once and whole */
-#define CMP_STEP_BYTES   (256u << 10) /* bytes read from files in one step */
-#define CMP_STEP_ENTRIES 256          /* entries in one step */
-#define CMP_TRIES        3            /* of one path that fails or changes under us */
-#define CMP_GUARD_FREE   100          /* deletions that the guard never stops */
-#define CMP_PENDING_MAX  (16u << 20)  /* bytes of names whose deletion waits for the guard */
-#define CMP_QUEUE_MAX    100000       /* paths scheduled; beyond it everything is compared instead */
+#define CMP_WINDOW 64 /* directories requested or waiting with their listing */
+#define CMP_WINDOW_BYTES                                                                                     \
+	(16u << 20)		/* memory those listings may take, as estimated before and counted after */
+#define CMP_FILES	 64	/* files under way: block sums awaited, transfers queued */
+#define CMP_SMALL	 65536u /* bytes; a file up to this size is sent at once and whole */
+#define CMP_STEP_BYTES	 (256u << 10) /* bytes read from files in one step */
+#define CMP_STEP_ENTRIES 256	      /* entries in one step */
+#define CMP_TRIES	 3	      /* of one path that fails or changes under us */
+#define CMP_GUARD_FREE	 100	      /* deletions that the guard never stops */
+#define CMP_PENDING_MAX	 (16u << 20)  /* bytes of names whose deletion waits for the guard */
+#define CMP_QUEUE_MAX	 100000	      /* paths scheduled; beyond it everything is compared instead */
 
-#define CMP_ALLOW        0x100u       /* internal flag of a job: the operator allowed its deletions */
+#define CMP_ALLOW 0x100u /* internal flag of a job: the operator allowed its deletions */
 
 /* Deletions that wait until the comparison knows how many entries there are. */
 struct cpending {
-	char *names;      /* paths, each with its NUL, in the order found */
+	char *names; /* paths, each with its NUL, in the order found */
 	size_t len, cap;
-	size_t done;      /* bytes of names already deleted */
+	size_t done; /* bytes of names already deleted */
 };
 
 /* One scheduled path and everything below that it leads to. */
 struct cjob {
-	RB_ENTRY(cjob) queued;    /* in compare.queue until it starts */
+	RB_ENTRY(cjob) queued;	  /* in compare.queue until it starts */
 	TAILQ_ENTRY(cjob) active; /* in compare.jobs since then */
-	unsigned flags;           /* CMP_* */
-	uint32_t nodes;           /* alive */
-	uint64_t seen;            /* standby entries listed */
-	uint64_t dels;            /* entries that are only on the standby, done and pending */
+	unsigned flags;		  /* CMP_* */
+	uint32_t nodes;		  /* alive */
+	uint64_t seen;		  /* standby entries listed */
+	uint64_t dels;		  /* entries that are only on the standby, done and pending */
 	struct cpending pending;
 	char path[];
 };
@@ -51,29 +53,31 @@ TAILQ_HEAD(cjobs, cjob);
 
 enum cnode_state { NS_TODO, NS_LISTING, NS_READY, NS_SCAN, NS_KIDS };
 enum cnode_flags {
-	NF_FRESH = 1,    /* the standby did not have it: made by us, everything below is new */
-	NF_SINGLE = 2,   /* one entry only: path is the entry, the directory is its parent */
-	NF_SHALLOW = 4,  /* directories below are compared as entries, not entered */
-	NF_EXTRA = 8,    /* only on the standby: walked to count what a deletion would take */
-	NF_KEEP = 16,    /* EXTRA: holds excluded entries, must stay */
-	NF_DIRTY = 32,   /* something was put into it: its mtime must be set again */
-	NF_DROPPED = 64  /* vanished or moved: do not touch it again */
+	NF_FRESH = 1,	/* the standby did not have it: made by us, everything below is new */
+	NF_SINGLE = 2,	/* one entry only: path is the entry, the directory is its parent */
+	NF_SHALLOW = 4, /* directories below are compared as entries, not entered */
+	NF_EXTRA = 8,	/* only on the standby: walked to count what a deletion would take */
+	NF_KEEP = 16,	/* EXTRA: holds excluded entries, must stay */
+	NF_DIRTY = 32,	/* something was put into it: its mtime must be set again */
+	NF_DROPPED = 64 /* vanished or moved: do not touch it again */
 };
 
 /* A directory under comparison. */
 struct cnode {
-	TAILQ_ENTRY(cnode) link; /* in todo, listing or ready, as state says */
-	struct cnode *parent;    /* waits for us; NULL: the job's first */
+	TAILQ_ENTRY(cnode) link;  /* in todo, listing or ready, as state says */
+	TAILQ_ENTRY(cnode) every; /* in compare.nodes */
+	struct cnode *parent;	  /* waits for us; NULL: the job's first */
 	struct cjob *job;
 	struct listing *listing; /* NULL: not there yet, or FRESH */
-	uint32_t kids;           /* directories, transfers and links below that are not finished */
-	uint32_t id;             /* LIST request */
-	uint32_t estimate;       /* bytes its listing may need */
+	uint32_t kids;		 /* directories, transfers and links below that are not finished */
+	uint32_t id;		 /* LIST request */
+	uint32_t estimate;	 /* bytes its listing may need */
 	uint8_t state, flags;
-	uint32_t probe;          /* SINGLE: bytes of path asked for, less than its length while an ancestor is looked for */
-	uint64_t count;          /* EXTRA: entries below */
-	ino_t ino;               /* of the source directory, 0 before the scan */
-	bool have;               /* old and xdigest hold the standby's */
+	uint32_t
+	    probe; /* SINGLE: bytes of path asked for, less than its length while an ancestor is looked for */
+	uint64_t count; /* EXTRA: entries below */
+	ino_t ino;	/* of the source directory, 0 before the scan */
+	bool have;	/* old and xdigest hold the standby's */
 	struct wattr old;
 	uint64_t xdigest;
 	char path[];
@@ -82,14 +86,14 @@ TAILQ_HEAD(cnodes, cnode);
 
 /* The directory that is being read. One at a time. */
 struct cscan {
-	struct cnode *node;  /* NULL: none */
-	int fd;              /* the source directory; -1: EXTRA */
-	bool extras;         /* names are through, now what only the standby has */
-	bool fresh_step;     /* opened in this step: no need to look whether it moved */
-	size_t at;           /* in extras: listing_unmet's place */
-	size_t pos, len;     /* in dents */
+	struct cnode *node; /* NULL: none */
+	int fd;		    /* the source directory; -1: EXTRA */
+	bool extras;	    /* names are through, now what only the standby has */
+	bool fresh_step;    /* opened in this step: no need to look whether it moved */
+	size_t at;	    /* in extras: listing_unmet's place */
+	size_t pos, len;    /* in dents */
 	dev_t dev;
-	struct jtime mtime;  /* of the directory: the parent mtime in records */
+	struct jtime mtime; /* of the directory: the parent mtime in records */
 };
 
 /* An entry on its way through the comparison. Views only. */
@@ -97,10 +101,10 @@ struct celt {
 	struct cnode *node; /* the directory it is in */
 	int dirfd;
 	const char *name, *path;
-	struct stat st;     /* the source's */
-	bool have;          /* e holds the standby's entry */
+	struct stat st; /* the source's */
+	bool have;	/* e holds the standby's entry */
 	struct wentry e;
-	int fd;             /* O_RDONLY descriptor of a regular file, or -1; taken by compare_file */
+	int fd; /* O_RDONLY descriptor of a regular file, or -1; taken by compare_file */
 };
 
 struct cfile;
@@ -120,24 +124,25 @@ struct compare {
 	struct cqueue queue;
 	uint32_t nqueued;
 	struct cjobs jobs;
+	struct cnodes nodes;		    /* all there are */
 	struct cnodes todo, listing, ready; /* stacks: the last pushed goes first */
-	uint32_t nwindow;                   /* nodes in listing, and in ready with a listing */
+	uint32_t nwindow;		    /* nodes in listing, and in ready with a listing */
 	uint64_t window_bytes;
 	struct cscan scan;
 	struct cfiles files;
 	uint32_t nfiles;
-	struct cfile *sending;              /* the one transfer */
-	uint32_t nsums;                     /* SUMS requests under way */
-	uint64_t retained;                  /* bytes of sums kept for rolling searches */
+	struct cfile *sending; /* the one transfer */
+	uint32_t nsums;	       /* SUMS requests under way */
+	uint64_t retained;     /* bytes of sums kept for rolling searches */
 	struct links *links;
 	struct ctries tries;
 	uint32_t ntries;
-	struct cjobs held;                  /* jobs that the delete guard stopped (path and flags only) */
-	int64_t budget;                     /* bytes left in this step; an entry counts CMP_STEP_BYTES / CMP_STEP_ENTRIES */
+	struct cjobs held; /* jobs that the delete guard stopped (path and flags only) */
+	int64_t budget;	   /* bytes left in this step; an entry counts CMP_STEP_BYTES / CMP_STEP_ENTRIES */
 	struct compare_progress progress;
-	struct buf rec, xattrs, req;        /* scratch */
+	struct buf rec, xattrs, req;		     /* scratch */
 	char path[PATH_LONGEST + PATH_NAME_MAX + 2]; /* scratch: the entry in hand */
-	char dents[32768];
+	_Alignas(8) char dents[32768];
 	uint8_t io[CMP_STEP_BYTES];
 	uint8_t zeros[131072];
 };
@@ -157,7 +162,8 @@ static inline void compare_spend(struct compare *c, size_t bytes)
 void compare_job_unref(struct compare *c, struct cjob *j);
 
 /* compare_dir.c: directories */
-struct cnode *node_new(struct compare *c, struct cjob *j, struct cnode *parent, const char *path, unsigned flags);
+struct cnode *node_new(struct compare *c, struct cjob *j, struct cnode *parent, const char *path,
+		       unsigned flags);
 void node_free(struct compare *c, struct cnode *n);
 void node_push(struct compare *c, struct cnode *n);
 int node_request(struct compare *c, struct cnode *n);
@@ -170,7 +176,8 @@ int dir_listed(struct compare *c, struct cnode *n, uint32_t code);
 /* compare_entry.c: one entry */
 int entry_process(struct compare *c, struct celt *el);
 uint32_t entry_attr_diff(const struct compare *c, const struct stat *st, const struct wattr *old);
-int entry_fix_attrs(struct compare *c, struct cnode *dir, const char *path, const struct stat *st, uint32_t valid, bool xattrs);
+int entry_fix_attrs(struct compare *c, struct cnode *dir, const char *path, const struct stat *st,
+		    uint32_t valid, bool xattrs);
 int entry_release_links(struct compare *c, struct link_group *g);
 
 /* compare_ops.c: what is put into the stream */
@@ -194,6 +201,8 @@ int file_send_small(struct compare *c, int fd, const char *path, const struct st
 int files_step(struct compare *c);
 int files_sumset(struct compare *c, struct buf *payload);
 void files_free(struct compare *c);
+/* The standby refused a transfer: if it is still under way, stop it. */
+void files_refused(struct compare *c, uint32_t xid);
 int file_open(int dirfd, const char *name);
 
 #endif

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: BSD-2-Clause
  * The rolling search: see delta.h.
  *
- * A window of one block slides over the new version. Its weak sum is looked up among the old version's blocks; a hit is
- * confirmed by the strong sum, then the window jumps behind it. The block that follows the last match is tried first, without
- * a look-up: unchanged stretches cost one strong sum per block. A peer that sends weak sums which hit everywhere and never
- * hold is stopped after FALSE_MAX failed confirmations: what follows then counts as unmatched, which is never wrong. */
+ * A window of one block slides over the new version. Its weak sum is looked up among the old version's
+ * blocks; a hit is confirmed by the strong sum, then the window jumps behind it. The block that follows the
+ * last match is tried first, without a look-up: unchanged stretches cost one strong sum per block. A peer
+ * that sends weak sums which hit everywhere and never hold is stopped after FALSE_MAX failed confirmations:
+ * what follows then counts as unmatched, which is never wrong. */
 #include "config.h"
 #include "replicator/source/delta.h"
 
@@ -15,26 +16,26 @@
 #include "proto/err.h"
 #include "proto/wire.h"
 
-#define FALSE_MAX  65536u
-#define NONE       UINT32_MAX
-#define CHUNK      (256u << 10) /* bytes taken into the window's buffer at once */
+#define FALSE_MAX 65536u
+#define NONE	  UINT32_MAX
+#define CHUNK	  (256u << 10) /* bytes taken into the window's buffer at once */
 
 struct delta {
 	const struct delta_sum *sums; /* borrowed */
 	uint32_t n, block;
 	uint8_t key[8];
-	uint32_t *heads;              /* hash table: first block of a bucket */
-	uint32_t *next;               /* next block in the same bucket */
+	uint32_t *heads; /* hash table: first block of a bucket */
+	uint32_t *next;	 /* next block in the same bucket */
 	uint32_t mask;
-	uint8_t *tags;                /* bitmap over 16 bits of the weak sum: most windows miss here */
-	uint8_t *win;                 /* bytes not yet decided: [start, start + len) of the new version */
+	uint8_t *tags; /* bitmap over 16 bits of the weak sum: most windows miss here */
+	uint8_t *win;  /* bytes not yet decided: [start, start + len) of the new version */
 	size_t len, cap;
-	uint64_t start;               /* offset in the new version of win[0] */
-	uint32_t expect;              /* block after the last match, or NONE */
+	uint64_t start;	 /* offset in the new version of win[0] */
+	uint32_t expect; /* block after the last match, or NONE */
 	uint32_t false_hits;
 	struct delta_match *v;
 	size_t nv, capv;
-	uint64_t bytes;               /* matched */
+	uint64_t bytes; /* matched */
 };
 
 bool delta_is_hole(const struct delta_sum *s)
@@ -86,13 +87,14 @@ static int table_build(struct delta *d)
 	if (!d->heads || !d->next || !d->tags)
 		return -ENOMEM;
 	memset(d->heads, 0xff, size * sizeof(*d->heads));
-	for (uint32_t i = d->n; i-- > 0;)
+	for (uint32_t i = 0; i < d->n; i++)
 		if (!delta_is_hole(&d->sums[i]))
 			table_add(d, i);
 	return 0;
 }
 
-int delta_new(struct delta **out, const struct delta_sum *sums, size_t n, uint32_t block, const uint8_t key[8])
+int delta_new(struct delta **out, const struct delta_sum *sums, size_t n, uint32_t block,
+	      const uint8_t key[8])
 {
 	*out = NULL;
 	if (n > DELTA_BLOCKS_MAX || block == 0 || block > WOP_DATA_MAX)

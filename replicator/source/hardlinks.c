@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause
- * Hard-link groups of a comparison: see hardlinks.h. Two chained hash tables: by source inode, by standby inode. */
+ * Hard-link groups of a comparison: see hardlinks.h. Two chained hash tables: by source inode, by standby
+ * inode. */
 #include "config.h"
 #include "replicator/source/hardlinks.h"
 

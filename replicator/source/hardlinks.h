@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause
- * Which names of the source are one inode, and which inodes of the standby they became. Holds inodes with several links only. */
+ * Which names of the source are one inode, and which inodes of the standby they became. Holds inodes with
+ * several links only. */
 #ifndef TANDEM_HARDLINKS_H
 #define TANDEM_HARDLINKS_H
 
@@ -10,22 +11,23 @@
 /* A name that waits until its leader's content was sent. */
 struct link_waiter {
 	struct link_waiter *next;
-	void *dir;      /* the caller's: the directory that waits for it */
-	bool replace;   /* the standby has another entry of this name */
+	void *dir;    /* the caller's: the directory that waits for it */
+	bool replace; /* the standby has another entry of this name */
 	char path[];
 };
 
 /* One inode of the source with several links. */
 struct link_group {
-	struct link_group *next;  /* in its bucket */
+	struct link_group *next; /* in its bucket */
 	dev_t dev;
 	ino_t ino;
-	uint32_t nlink;           /* of the source, when last met */
-	uint32_t met;             /* names met so far */
-	uint64_t standby;         /* inode the leader is on the standby; 0: not known (just sent) */
-	bool pending;             /* the leader's content is not sent yet */
-	bool unsure;              /* the standby's links do not look complete: if met < nlink at the end, other names must be searched */
-	char *path;               /* the leader: the first name met */
+	uint32_t nlink;	  /* of the source, when last met */
+	uint32_t met;	  /* names met so far */
+	uint64_t standby; /* inode the leader is on the standby; 0: not known (just sent) */
+	bool pending;	  /* the leader's content is not sent yet */
+	bool unsure; /* the standby's links do not look complete: if met < nlink at the end, other names must
+			be searched */
+	char *path;  /* the leader: the first name met */
 	struct link_waiter *waiters, **tail;
 };
 
@@ -41,7 +43,8 @@ struct link_group *links_add(struct links *l, dev_t dev, ino_t ino, const char *
 int links_lead(struct link_group *g, const char *path);
 /* Append a waiting name. Returns 0 or -ENOMEM. */
 int links_wait(struct link_group *g, const char *path, void *dir, bool replace);
-/* Tell that standby inode was met as the source's inode. Returns false if it stands for another inode of the source already. */
+/* Tell that standby inode was met as the source's inode. Returns false if it stands for another inode of the
+ * source already. */
 bool links_claim(struct links *l, uint64_t standby, dev_t dev, ino_t ino);
 /* Say whether a group is unsure and has names that were not met. */
 bool links_incomplete(const struct links *l);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause
- * A standby directory: see listing.h. The entries stay encoded, as they came; the index holds hash and place of each. */
+ * A standby directory: see listing.h. The entries stay encoded, as they came; the index holds hash and place
+ * of each. */
 #include "config.h"
 #include "replicator/source/listing.h"
 
@@ -13,11 +14,11 @@
 #include "proto/err.h"
 
 #define LISTING_MAX UINT32_MAX /* bytes of one directory */
-#define NONE        UINT32_MAX
+#define NONE	    UINT32_MAX
 
 struct place {
 	uint32_t hash;
-	uint32_t off;      /* in bytes */
+	uint32_t off; /* in bytes */
 };
 
 struct listing {
@@ -25,10 +26,10 @@ struct listing {
 	size_t len, cap;
 	struct place *v;
 	uint32_t n, capv;
-	uint8_t *met;   /* bitmap over v */
-	uint32_t *tab;  /* numbers in v, open addressing */
+	uint8_t *met;  /* bitmap over v */
+	uint32_t *tab; /* numbers in v, open addressing */
 	uint32_t mask;
-	uint32_t self;  /* place of ".", or NONE */
+	uint32_t self; /* place of ".", or NONE */
 };
 
 struct listing *listing_new(void)
@@ -106,7 +107,8 @@ int listing_append(struct listing *l, struct buf *payload, uint32_t count)
 	err = buf_end(payload);
 	if (err)
 		return err;
-	memcpy(l->bytes + base, payload->data + from, payload->off - from);
+	if (payload->off > from)
+		memcpy(l->bytes + base, payload->data + from, payload->off - from);
 	l->len = base + (payload->off - from);
 	return 0;
 }
@@ -138,7 +140,8 @@ size_t listing_count(const struct listing *l)
 
 size_t listing_bytes(const struct listing *l)
 {
-	return l->cap + (size_t)l->capv * sizeof(*l->v) + (l->tab ? ((size_t)l->mask + 1) * sizeof(*l->tab) : 0);
+	return l->cap + (size_t)l->capv * sizeof(*l->v) +
+	       (l->tab ? ((size_t)l->mask + 1) * sizeof(*l->tab) : 0);
 }
 
 static bool decode(const struct listing *l, uint32_t off, struct wentry *e)

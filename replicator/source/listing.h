@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause
- * A directory of the standby as its LISTING frames gave it: entries by name, and which of them the source has too. */
+ * A directory of the standby as its LISTING frames gave it: entries by name, and which of them the source has
+ * too. */
 #ifndef TANDEM_LISTING_H
 #define TANDEM_LISTING_H
 
@@ -9,7 +10,8 @@ struct listing;
 
 struct listing *listing_new(void);
 void listing_free(struct listing *l);
-/* Take count entries from a LISTING payload whose head was read. Copies. Returns 0, E_PROTO, E_LIMIT or -ENOMEM. */
+/* Take count entries from a LISTING payload whose head was read. Copies. Returns 0, E_PROTO, E_LIMIT or
+ * -ENOMEM. */
 int listing_append(struct listing *l, struct buf *payload, uint32_t count);
 /* No more entries will come: build the index. Returns 0 or -ENOMEM. */
 int listing_seal(struct listing *l);
