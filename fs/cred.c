@@ -106,3 +106,24 @@ bool cred_in_group(fuse_req_t req, gid_t gid)
 		free(list);
 	return in;
 }
+
+bool cred_strip_begin(struct worker *w, fuse_req_t req, const struct inode *i, int fd)
+{
+	const struct fuse_ctx *ctx = fuse_req_ctx(req);
+	struct stat st;
+
+	if (!w || !w->fs->privileged || ctx->uid == 0 || !atomic_load_explicit(&i->priv, memory_order_relaxed))
+		return false;
+	if (fstat(fd, &st) < 0)
+		return false;
+	/* sgid without group execute stays if the caller is in the group */
+	set_ids(w, ctx->uid, cred_in_group(req, st.st_gid) ? st.st_gid : ctx->gid);
+	cred_fsetid(false);
+	return true;
+}
+
+void cred_strip_end(bool begun)
+{
+	if (begun)
+		cred_fsetid(true);
+}

@@ -18,8 +18,11 @@ void cred_thread_init(struct worker *w);
 void cred_caller(struct worker *w, const struct fuse_ctx *ctx);
 /* The same without umask, for operations that need the ids only where the directory below is remote. */
 void cred_remote(struct worker *w, const struct fuse_ctx *ctx);
-/* A caller without CAP_FSETID: give that capability up around one operation, so that the directory below strips
- * suid and sgid as it would for the caller. cred_fsetid(true) takes it back. */
+/* A change of bytes by a caller without CAP_FSETID: make the directory below strip suid and sgid from fd as it would for
+ * the caller, by giving the capability up around one operation. begin says whether end is needed. */
+bool cred_strip_begin(struct worker *w, fuse_req_t req, const struct inode *i, int fd);
+void cred_strip_end(bool begun);
+/* The capability alone. */
 void cred_fsetid(bool have);
 /* Say whether the caller is in the group. */
 bool cred_in_group(fuse_req_t req, gid_t gid);

@@ -71,19 +71,17 @@ static int set_size(fuse_req_t req, struct inode *i, const struct ifd *f, const 
 {
 	struct tfs *fs = tfs_of(req);
 	struct iopen *io = iopen_get(fs, i);
-	bool strip = fs->privileged && i->priv && fuse_req_ctx(req)->uid != 0;
+	bool strip;
 	char proc[IFD_PROC_MAX];
 	int r;
 
 	if (!io)
 		return -ENOMEM;
 	dirty_begin(fs, io);
-	if (strip)
-		cred_fsetid(false);
+	strip = cred_strip_begin(worker_get(fs), req, i, f->fd);
 	r = file && file->writer ? ftruncate(file->fd, size) : truncate(ifd_proc(f, proc), size);
 	r = r < 0 ? -errno : 0;
-	if (strip)
-		cred_fsetid(true);
+	cred_strip_end(strip);
 	dirty_end(fs, io, r < 0 ? 0 : (uint64_t)size, r < 0 ? 0 : EXTENT_INF);
 	if (io->writers == 0)
 		dirty_emit(fs, io, f->fd, 0);
@@ -128,19 +126,32 @@ static uint32_t valid_of(int to_set)
 #define SETS_OWNER (FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID)
 #define SETS_TIME  (FUSE_SET_ATTR_ATIME | FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_ATIME_NOW | FUSE_SET_ATTR_MTIME_NOW)
 
+#define SETS_NOTHING (1 << 30)
+
+static bool may_chown(fuse_req_t req, const struct ifd *f)
+{
+	uid_t uid = fuse_req_ctx(req)->uid;
+	struct stat st;
+
+	return tfs_of(req)->killpriv && fstat(f->fd, &st) == 0 && (uid == 0 || uid == st.st_uid);
+}
+
 /* Apply one after another; *done tells what was. */
 static int apply(fuse_req_t req, struct inode *i, const struct ifd *f, const struct ofile *file, const struct stat *a,
     int to_set, int *done)
 {
 	int r = 0;
 
+	/* chown(-1, -1), which takes suid and sgid away; or the kernel is about to let a caller write */
+	if (!(to_set & (SETS_OWNER | SETS_TIME | FUSE_SET_ATTR_MODE | FUSE_SET_ATTR_SIZE)) && may_chown(req, f))
+		to_set |= SETS_NOTHING;
 	if (to_set & FUSE_SET_ATTR_MODE) {
 		r = set_mode(f, a->st_mode & 07777);
 		*done |= r == 0 ? FUSE_SET_ATTR_MODE : 0;
 	}
-	if (r == 0 && to_set & SETS_OWNER) {
+	if (r == 0 && to_set & (SETS_OWNER | SETS_NOTHING)) {
 		r = set_owner(f, a, to_set);
-		*done |= r == 0 ? to_set & SETS_OWNER : 0;
+		*done |= r == 0 ? SETS_OWNER : 0;
 	}
 	if (r == 0 && to_set & FUSE_SET_ATTR_SIZE)
 		r = set_size(req, i, f, file, a->st_size);

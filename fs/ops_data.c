@@ -79,14 +79,12 @@ static int writer_of(struct tfs *fs, struct inode *i, struct ofile **borrowed, i
 }
 
 /* Returns bytes written or -errno. */
-static ssize_t write_below(fuse_req_t req, struct inode *i, int fd, struct fuse_bufvec *in, off_t off)
+static ssize_t write_below(fuse_req_t req, struct inode *i, int fd, struct fuse_bufvec *in, off_t off, bool mapped)
 {
 	struct fuse_bufvec out = FUSE_BUFVEC_INIT(fuse_buf_size(in));
-	bool strip = tfs_of(req)->killpriv && i->priv && fuse_req_ctx(req)->uid != 0;
+	bool strip = !mapped && cred_strip_begin(worker_get(tfs_of(req)), req, i, fd);
 	ssize_t n;
 
-	if (strip)
-		cred_fsetid(false);
 	if (in->count == 1 && !(in->buf[0].flags & FUSE_BUF_IS_FD)) {
 		n = pwrite(fd, in->buf[0].mem, in->buf[0].size, off);
 		n = n < 0 ? -errno : n;
@@ -96,8 +94,7 @@ static ssize_t write_below(fuse_req_t req, struct inode *i, int fd, struct fuse_
 		out.buf[0].pos = off;
 		n = fuse_buf_copy(&out, in, 0);
 	}
-	if (strip)
-		cred_fsetid(true);
+	cred_strip_end(strip);
 	return n;
 }
 
@@ -123,7 +120,7 @@ void op_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *in, off_t 
 		return;
 	}
 	dirty_begin(fs, io);
-	n = write_below(req, i, fd, in, off);
+	n = write_below(req, i, fd, in, off, fi->writepage);
 	dirty_end(fs, io, (uint64_t)off, n > 0 ? (uint64_t)off + (uint64_t)n : (uint64_t)off);
 	if (n < 0)
 		op_reply(req, (int)n);
@@ -168,17 +165,15 @@ void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len
 	struct tfs *fs = tfs_of(req);
 	struct inode *i = tree_get(&fs->tree, ino);
 	struct ofile *f = ofile_of(fi);
-	bool strip = fs->privileged && i->priv && fuse_req_ctx(req)->uid != 0;
+	bool strip;
 	uint64_t start, end;
 	int r;
 
 	fallocate_range(mode, off, len, &start, &end);
 	dirty_begin(fs, f->io);
-	if (strip)
-		cred_fsetid(false);
+	strip = cred_strip_begin(worker_get(fs), req, i, f->fd);
 	r = fallocate(f->fd, mode, off, len) < 0 ? -errno : 0;
-	if (strip)
-		cred_fsetid(true);
+	cred_strip_end(strip);
 	dirty_end(fs, f->io, start, r < 0 ? start : end);
 	op_reply(req, r);
 }
@@ -213,7 +208,7 @@ void op_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t off_in, struct 
 	struct worker *w = worker_get(fs);
 	struct inode *src = tree_get(&fs->tree, ino_in), *dst = tree_get(&fs->tree, ino_out);
 	struct ofile *from = ofile_of(fi_in), *to = ofile_of(fi_out);
-	bool strip = fs->privileged && dst->priv && fuse_req_ctx(req)->uid != 0;
+	bool strip;
 	off_t in = off_in, out = off_out;
 	ssize_t n;
 
@@ -222,12 +217,10 @@ void op_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t off_in, struct 
 		return;
 	}
 	dirty_begin(fs, to->io);
-	if (strip)
-		cred_fsetid(false);
+	strip = cred_strip_begin(w, req, dst, to->fd);
 	n = copy_file_range(from->fd, &in, to->fd, &out, len, (unsigned)flags);
 	n = n < 0 ? -errno : n;
-	if (strip)
-		cred_fsetid(true);
+	cred_strip_end(strip);
 	if (n > 0)
 		hint(fs, w, src, off_in, off_out, (size_t)n, to->io);
 	dirty_end(fs, to->io, (uint64_t)off_out, (uint64_t)off_out + (n > 0 ? (uint64_t)n : 0));

@@ -72,17 +72,15 @@ static int truncate_opened(fuse_req_t req, struct ofile *f, struct inode *i)
 {
 	struct tfs *fs = tfs_of(req);
 	struct ifd self = {.fd = f->fd};
-	bool strip = fs->privileged && i->priv && fuse_req_ctx(req)->uid != 0;
+	bool strip;
 	char proc[IFD_PROC_MAX];
 	int r;
 
 	dirty_begin(fs, f->io);
-	if (strip)
-		cred_fsetid(false);
+	strip = cred_strip_begin(worker_get(fs), req, i, f->fd);
 	r = f->writer ? ftruncate(f->fd, 0) : truncate(ifd_proc(&self, proc), 0);
 	r = r < 0 ? -errno : 0;
-	if (strip)
-		cred_fsetid(true);
+	cred_strip_end(strip);
 	dirty_end(fs, f->io, 0, r < 0 ? 0 : EXTENT_INF);
 	if (!f->writer && f->io->writers == 0)
 		dirty_emit(fs, f->io, f->fd, 0);

@@ -229,6 +229,7 @@ int session_loop(struct tfs *fs)
 		return -ENOMEM;
 	fuse_loop_cfg_set_clone_fd(cfg, 1);
 	fuse_loop_cfg_set_max_threads(cfg, THREADS);
+	fuse_loop_cfg_set_idle_threads(cfg, 4);
 	r = fuse_session_loop_mt(fs->se, cfg);
 	fuse_loop_cfg_destroy(cfg);
 	return r < 0 ? r : 0;

@@ -276,7 +276,7 @@ static void start_due(struct supervisor *s)
 static int loop(struct supervisor *s)
 {
 	while (!s->stopping || s->worker.pid || s->replicator.pid) {
-		struct timespec wait = {.tv_nsec = s->up && !s->stopping ? 500000000 : 10000000};
+		struct timespec wait = {.tv_nsec = 10000000};
 		bool idle = s->up && s->worker.pid && (!s->l->replicator || s->replicator.pid) && !s->stopping;
 		int sig = sigtimedwait(&s->signals, NULL, idle ? &(struct timespec){.tv_sec = 3600} : &wait);
 
