@@ -157,7 +157,7 @@ static void fallocate_range(int mode, off_t off, off_t len, uint64_t *start, uin
 	if (mode & (FALLOC_FL_COLLAPSE_RANGE | FALLOC_FL_INSERT_RANGE))
 		*end = EXTENT_INF;
 	else if ((mode & FALLOC_FL_KEEP_SIZE) && !(mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE)))
-		*end = *start;
+		*end = *start + 1; /* no byte changes, but mtime does: a record must carry it */
 }
 
 void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len, struct fuse_file_info *fi)

@@ -77,12 +77,12 @@ def test_shifted_content_is_found(pair_with, net):
 def test_delete_guard_stops_mass_deletion(site):
     standby = site.standby()
     source = site.source([standby.url()])
-    for i in range(100):
+    for i in range(500):
         (standby.dir / f"precious{i}").write_text("x")
     standby.start()
     source.start()
     source.wait_error("guard|delet")
-    assert len(os.listdir(standby.dir)) >= 100
+    assert len(os.listdir(standby.dir)) >= 500
     r = source.ctl("status", source.name)
     assert r.returncode == 2, r.stdout + r.stderr
     (source.dir / "still works").write_text("y")

@@ -264,6 +264,15 @@ def test_preallocation_keeps_the_size(pair):
     assert (pair.copy / "file").stat().st_size == 5000
 
 
+def test_preallocation_changes_mtime(pair):
+    (pair.dir / "file").write_bytes(b"x" * 1000)
+    for at in (0, 500, 1000, 5000):
+        pair.source.wait()
+        with open(pair.dir / "file", "r+b") as f:
+            syscalls.fallocate(f.fileno(), syscalls.FALLOC_KEEP_SIZE, at, 100)
+        pair.same()
+
+
 def test_mmap_store(pair):
     (pair.dir / "file").write_bytes(bytes(50000))
     pair.source.wait()
