@@ -72,7 +72,7 @@ def test_unknown_user(site):
 
 
 def test_user_not_of_this_module(site):
-    source, standby = start_wrong(site, auth_users="somebody_else")
+    source, standby = start_wrong(site, auth_users="somebody_else", prepare=lambda s, t: t.users.update(somebody_else="another-password"))
     stranger_message(source, standby, "rsync_backup", "m", "auth users")
     standby.modules["m"]["auth users"] = "rsync_backup"
     standby.modules["m"].pop("auth_users")
