@@ -59,7 +59,8 @@ struct ctl_mirror {
  * ctl_mirror_close. Returns 0; E_CONF: cm->conf has the diagnostics; -ENOENT or another -errno. Always close.
  */
 int ctl_mirror_find(struct ctl_mirror *cm, const struct ctl_args *a, const char *name);
-/* The same, and print what is wrong on standard error. */
+/* The same, and print what is wrong on standard error. A wrong configuration is printed, too, and is no
+ * failure as long as the mirror's state directory could be found. */
 int ctl_mirror_open(struct ctl_mirror *cm, const struct ctl_args *a, const char *name);
 void ctl_mirror_close(struct ctl_mirror *cm);
 /* Call fn for every mirror of the configuration (or of the default state directory). Returns the number

@@ -37,13 +37,33 @@ static bool have_config(const struct ctl_args *a)
 	return a->config_given || access(a->config, F_OK) == 0;
 }
 
+/* The state directory of a section, whatever else is wrong with the file: a mirror that runs can be asked and
+ * unmounted. */
+static char *raw_state_dir(struct conf *c, const char *name)
+{
+	struct conf_section *s = conf_section(c, name);
+	struct conf_entry *e = s ? conf_get(s, "state dir", 0) : NULL;
+	char *out;
+
+	if (s == NULL)
+		return NULL;
+	if (e == NULL)
+		e = conf_get(&c->sections[0], "state dir", 0);
+	const char *dir = e == NULL ? "/var/lib/tandem" : e->value ? e->value : "";
+	return *dir != '/' || asprintf(&out, "%s/%s", dir, name) < 0 ? NULL : out;
+}
+
 static int from_config(struct ctl_mirror *cm, const struct ctl_args *a, const char *name)
 {
 	int rc = mirror_load(&cm->m, &cm->conf, a->config, name);
 
 	cm->configured = true;
+	if (cm->conf.nerrors > 0) {
+		cm->state_dir = raw_state_dir(&cm->conf, name);
+		return E_CONF;
+	}
 	if (rc < 0)
-		return cm->conf.nerrors > 0 ? E_CONF : rc;
+		return rc;
 	cm->state_dir = strdup(cm->m.state_dir);
 	return cm->state_dir ? 0 : -ENOMEM;
 }
@@ -83,19 +103,20 @@ int ctl_mirror_find(struct ctl_mirror *cm, const struct ctl_args *a, const char 
 	int rc = strchr(name, '/') ? from_path(cm, name)
 		 : have_config(a)  ? from_config(cm, a, name)
 				   : from_default(cm, a, name);
-	if (rc < 0)
+	if (cm->state_dir == NULL || (rc < 0 && rc != E_CONF))
 		return rc;
 	cm->statefd = open(cm->state_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	return cm->statefd < 0 && errno != ENOENT ? -errno : 0;
+	return rc == 0 && cm->statefd < 0 && errno != ENOENT ? -errno : rc;
 }
 
 int ctl_mirror_open(struct ctl_mirror *cm, const struct ctl_args *a, const char *name)
 {
 	int rc = ctl_mirror_find(cm, a, name);
 
-	if (rc == E_CONF)
+	if (rc == E_CONF) {
 		conf_print(&cm->conf);
-	else if (rc < 0 && cm->configured && cm->state_dir == NULL)
+		rc = cm->statefd >= 0 ? 0 : rc;
+	} else if (rc < 0 && cm->configured && cm->state_dir == NULL)
 		warnx("%s: mirror '%s': %s", a->config, name, err_text(rc));
 	else if (rc < 0 && cm->configured)
 		warnx("%s: %s; run tandemctl as the user who runs tandemfs", cm->state_dir, err_text(rc));

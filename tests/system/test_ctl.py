@@ -194,11 +194,14 @@ def test_journal_follow(pair):
     p = subprocess.Popen([program("tandemctl"), "--config", str(pair.source.config), "journal", "m", "--follow"], stdout=subprocess.PIPE, text=True)
     try:
         seen = []
-        (pair.dir / "while-following").write_text("x")
         import threading
         t = threading.Thread(target=lambda: seen.extend(iter(p.stdout.readline, "")), daemon=True)
         t.start()
-        wait_until(lambda: any("while-following" in line for line in seen), lambda: f"the change in {seen}", 10)
+
+        def shown():  # it shows what happens after it began, so write until it has begun
+            (pair.dir / "while-following").write_text("x")
+            return any("while-following" in line for line in seen)
+        wait_until(shown, lambda: f"the change in {seen}", 10)
     finally:
         p.terminate()
         p.wait()

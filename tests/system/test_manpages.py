@@ -43,7 +43,7 @@ def described_keys(name):
     found = set()
     for line in re.findall(r"^\.It Ic (.*)", page(name), re.M):
         found |= {key.strip() for key in line.split(" Ns ")[0].split(" , ")}
-    return found | set(re.findall(r"^Also\n\.Ic ([a-z ]+)", page(name), re.M))
+    return found | set(re.findall(r"^Also\n\.Ic ([a-z ]+) \.$", page(name), re.M))
 
 
 def test_keys_of_mirrors_conf_are_in_the_man_page():
