@@ -31,8 +31,11 @@ void cred_process_init(struct tfs *fs)
 
 void cred_thread_init(struct worker *w)
 {
+	/* a new thread has the ids of the one that started it, whatever caller that served last */
 	w->fsuid = geteuid();
 	w->fsgid = getegid();
+	syscall(SYS_setfsgid, w->fsgid);
+	syscall(SYS_setfsuid, w->fsuid);
 	w->umask = (mode_t)-1;
 	if (unshare(CLONE_FS) < 0)
 		log_warn("unshare(CLONE_FS): %s; modes of files made by several users at once may be wrong", strerror(errno));
