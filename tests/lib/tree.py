@@ -49,14 +49,15 @@ def xattrs(path):
 
 
 def first_difference(a, b):
-    """Return the offset of the first byte in which files a and b differ, or None."""
+    """Say where files a and b differ first (in the first piece that differs), or None."""
     with open(a, "rb", buffering=0) as x, open(b, "rb", buffering=0) as y:
         offset = 0
         while True:
             p, q = x.read(CHUNK), y.read(CHUNK)
             if p != q:
                 same = next((i for i, (m, n) in enumerate(zip(p, q)) if m != n), min(len(p), len(q)))
-                return offset + same
+                last = next((i for i in range(min(len(p), len(q)) - 1, -1, -1) if p[i] != q[i]), same)
+                return f"offset {offset + same} to {offset + last}: {p[same:same + 8].hex()}, copy {q[same:same + 8].hex()}"
             if not p:
                 return None
             offset += len(p)
@@ -68,7 +69,7 @@ def _file(a, b, s, t, sparse):
         return
     at = first_difference(a, b)
     if at is not None:
-        yield f"bytes differ from offset {at} of {s.st_size}"
+        yield f"bytes differ, {s.st_size} in all; {at}"
     elif sparse and s.st_blocks * 512 < s.st_size and t.st_blocks * 512 > s.st_blocks * 512 * 1.25 + SLACK:
         yield f"holes lost: {s.st_blocks} blocks, copy {t.st_blocks}"
 

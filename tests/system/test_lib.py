@@ -68,7 +68,7 @@ def fill_hole(b):
     (lambda b: os.utime(b, ns=(0, 1)), ".: mtime"),
     (lambda b: os.setxattr(b / "single", "user.x", b""), "single: xattrs"),
     (lambda b: os.truncate(b / "single", 5), "single: size"),
-    (flip_byte, "single: bytes differ from offset 0"),
+    (flip_byte, "single: bytes differ, 1 in all; offset 0 to 0"),
     (rewrite_link, "link: link target"),
     (split_link, "dir/file: 2 names are one file"),
     (fill_hole, "sparse: holes lost"),
