@@ -338,7 +338,7 @@ int vrun_step(struct vrun *v, uint64_t applied, uint64_t head)
 		stream_tag(v->stream, 1);
 		r = compare_step(v->c);
 		v->starved = r == 0;
-		return r;
+		return r == 0 && !compare_busy(v->c) ? 1 : r; /* this step was the last: look again at once */
 	}
 	switch (v->look) {
 	case LOOK_FIRST:
