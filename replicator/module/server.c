@@ -160,7 +160,8 @@ static bool too_many(struct server *sv, const uint8_t addr[16])
 static void run_child(struct server *sv, int fd, int parent, const uint8_t addr[16], const char *peer)
 {
 	struct child *c;
-	struct session_env env = {.mc = &sv->mc, .auth = sv->auth, .fd = fd, .stdir = sv->stdir, .parent = parent, .peer = peer};
+	struct session_env env = {.mc = &sv->mc, .auth = sv->auth, .fd = fd, .stdir = sv->stdir, .parent = parent,
+	    .peer = peer, .title = true};
 	memcpy(env.addr, addr, 16);
 	memcpy(env.boot, sv->boot, 16);
 	for (int i = 0; i < sv->nlisteners; i++)

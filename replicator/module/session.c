@@ -405,7 +405,8 @@ static void introduce(struct session *s)
 		snprintf(ident, sizeof(ident), "tandemd[%s]", shown);
 		log_set_ident(ident);
 	}
-	setproctitle("[%s] %s", shown, s->env.peer);
+	if (s->env.title)
+		setproctitle("--config %s [%s] %s@%s", s->env.mc->conf.file, shown, s->user, s->env.peer);
 	if (s->m)
 		log_set_level(s->m->verbosity <= 0 ? LOG_LV_WARN : s->m->verbosity == 1 ? LOG_LV_INFO : LOG_LV_DEBUG);
 }

@@ -3,6 +3,7 @@
 #ifndef TANDEM_MODULE_SESSION_H
 #define TANDEM_MODULE_SESSION_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include "replicator/module/auth.h"
 #include "replicator/module/modules_conf.h"
@@ -30,6 +31,7 @@ struct session_env {
 	uint8_t addr[16];              /* peer, as hosts_address */
 	const char *peer;              /* peer as text */
 	uint8_t boot[16];              /* this boot */
+	bool title;                    /* show module and peer in the process's title */
 };
 
 /* Serve the connection until it ends. Returns the process's exit status. */
