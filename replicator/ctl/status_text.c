@@ -11,10 +11,17 @@
 static const char *state_text(const char *state)
 {
 	static const char *const t[][2] = {
-	    {"insync", "in sync"},	     {"behind", "behind"},	 {"broken", "BROKEN"},
-	    {"connecting", "connecting"},    {"comparing", "comparing"}, {"replicating", "replicating"},
-	    {"held", "HELD by the standby"}, {"refused", "REFUSED"},	 {"paused", "paused"},
+	    {"insync", "in sync"},
+	    {"behind", "behind"},
+	    {"broken", "BROKEN"},
+	    {"connecting", "connecting"},
+	    {"comparing", "comparing"},
+	    {"replicating", "replicating"},
+	    {"held", "HELD by the standby"},
+	    {"refused", "REFUSED"},
+	    {"paused", "paused"},
 	    {"unknown", "unknown"},
+	    {"waiting", "waiting to try again"},
 	};
 
 	for (size_t i = 0; i < sizeof(t) / sizeof(t[0]); i++)
@@ -26,7 +33,7 @@ static const char *state_text(const char *state)
 /* What the operator does about a target's state, or NULL. */
 static const char *remedy(const char *state)
 {
-	if (strcmp(state, "connecting") == 0)
+	if (strcmp(state, "connecting") == 0 || strcmp(state, "waiting") == 0)
 		return "it is tried again; the journal keeps everything. 'tandemctl doctor' tells what is in "
 		       "the way";
 	if (strcmp(state, "refused") == 0)
