@@ -186,13 +186,14 @@ struct wlisting {
 struct wsums_req {
 	uint32_t id;
 	const char *path;
-	uint32_t block; /* bytes; 0: one sum over the whole file */
+	uint32_t block; /* bytes; 0: one sum over the whole range */
 	uint64_t off, len; /* range; len EXTENT_INF: to the end */
 	uint8_t key[8]; /* seed of the session's keyed XXH3-128 */
 };
 
 /* SUMSET payload: u32 id, u32 code, u8 last, u64 file size, u64 first block number, u32 count, then per block u32 weak
- * (rolling, see docs/wire-protocol.md) and 16 bytes strong. */
+ * (rolling, see docs/wire-protocol.md) and 16 bytes strong.
+ * A block (or a whole range) that is nothing but a hole has weak 0 and a strong sum of zero bytes. */
 struct wsums {
 	uint32_t id;
 	uint32_t code;

@@ -24,25 +24,25 @@
 
 #define PIECE_BYTES   (192u << 10) /* payload of one LISTING, about */
 #define PIECE_ENTRIES 1000u
-#define PIECE_READ    (4u << 20)   /* bytes of a file read for one SUMSET */
-#define CHUNK         (1u << 20)
+#define PIECE_READ    (4u << 20) /* bytes of a file read for one SUMSET */
+#define CHUNK	      (1u << 20)
 
 struct list_job {
 	bool sums;
 	uint32_t id;
-	uint32_t code;      /* WR_*: the answer is this and nothing else */
-	int fd;             /* the directory, or the file; -1 */
+	uint32_t code; /* WR_*: the answer is this and nothing else */
+	int fd;	       /* the directory, or the file; -1 */
 	/* LIST */
-	char *path;         /* of the directory */
+	char *path; /* of the directory */
 	const struct filter *filter;
-	char *names;        /* NUL-terminated, one after another */
-	size_t len, at;     /* bytes; of the next name */
-	bool begun;         /* "." was sent */
+	char *names;	    /* NUL-terminated, one after another */
+	size_t len, at;	    /* bytes; of the next name */
+	bool begun;	    /* "." was sent */
 	const char *single; /* only this entry of fd is asked for; view into path */
 	/* SUMS */
 	struct wsums_req q;
 	uint64_t size, off, end; /* bytes */
-	XXH3_state_t *whole;     /* block 0: one sum over everything */
+	XXH3_state_t *whole;	 /* block 0: one sum over everything */
 };
 
 static uint32_t code_of(int err)
@@ -112,7 +112,8 @@ static int read_names(struct list_job *j)
 	int err = 0;
 	for (struct dirent *e; !err && (e = readdir(d));) {
 		size_t n = strlen(e->d_name) + 1;
-		if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0 || hidden(j, e->d_name, e->d_type == DT_DIR))
+		if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0 ||
+		    hidden(j, e->d_name, e->d_type == DT_DIR))
 			continue;
 		if (j->len + n > cap) {
 			cap = cap ? cap * 2 : 4096;
@@ -180,7 +181,9 @@ int sums_begin(struct list_job **out, int rootfd, const struct filter *filter, s
 		return -ENOMEM;
 	j->q = q;
 	j->q.path = "";
-	int dirfd = filter && filter_excluded(filter, q.path, false) ? -ENOENT : path_open_parent(rootfd, q.path, &base);
+	int dirfd = filter && filter_excluded(filter, q.path, false)
+			? -ENOENT
+			: path_open_parent(rootfd, q.path, &base);
 	j->fd = dirfd < 0 ? dirfd : node_open_file(dirfd, base, O_RDONLY, &st);
 	if (dirfd >= 0)
 		close(dirfd);
@@ -225,7 +228,8 @@ static bool put_entry(struct list_job *j, struct buf *out, const char *name, con
 	struct wentry e = {.name = shown, .target = ""};
 	if (node_stat(j->fd, name, &st))
 		return false; /* gone meanwhile */
-	e.attr = (struct wattr){st.st_mode, st.st_uid, st.st_gid, {st.st_mtim.tv_sec, (uint32_t)st.st_mtim.tv_nsec}};
+	e.attr = (struct wattr){
+	    st.st_mode, st.st_uid, st.st_gid, {st.st_mtim.tv_sec, (uint32_t)st.st_mtim.tv_nsec}};
 	e.size = S_ISREG(st.st_mode) ? (uint64_t)st.st_size : 0;
 	e.ino = st.st_ino;
 	e.nlink = (uint32_t)st.st_nlink;
@@ -263,14 +267,33 @@ static int step_list(struct list_job *j, struct buf *out)
 	return out->err ? out->err : !l.last;
 }
 
-/* Sum blocks until enough was read. */
+/* Where data begins at or behind off: what lies before it is a hole. */
+static uint64_t next_data(const struct list_job *j, uint64_t off)
+{
+	off_t d = lseek(j->fd, (off_t)off, SEEK_DATA);
+	if (d >= 0)
+		return (uint64_t)d;
+	return errno == ENXIO ? UINT64_MAX : off;
+}
+
+/* Sum blocks until enough was read. A block that is wholly a hole is not read: its sums are zero. */
 static int step_blocks(struct list_job *j, struct wsums *s, struct buf *out, uint8_t *chunk)
 {
-	uint64_t stop = j->off + PIECE_READ;
+	static const uint8_t none[16];
+	uint64_t left = PIECE_READ, data = next_data(j, j->off);
 	int err = 0;
-	while (!err && j->off < j->end && j->off < stop && s->count < 8192) {
+	while (!err && j->off < j->end && left > 0 && s->count < 8192) {
 		size_t n = j->end - j->off < j->q.block ? (size_t)(j->end - j->off) : j->q.block;
 		uint8_t strong[16];
+		if (data < j->off)
+			data = next_data(j, j->off);
+		if (data >= j->off + n) {
+			wsum_put(out, 0, none);
+			s->count++;
+			j->off += n;
+			continue;
+		}
+		left -= left < n ? left : n;
 		err = fio_pread(j->fd, chunk, n, (off_t)j->off);
 		if (err)
 			break;
@@ -282,8 +305,16 @@ static int step_blocks(struct list_job *j, struct wsums *s, struct buf *out, uin
 	return err;
 }
 
+/* One sum over all; zero if nothing but a hole is there. */
 static int step_whole(struct list_job *j, struct wsums *s, struct buf *out, uint8_t *chunk)
 {
+	static const uint8_t none[16];
+	if (j->off == j->q.off && j->off < j->end && next_data(j, j->off) >= j->end) {
+		j->off = j->end;
+		wsum_put(out, 0, none);
+		s->count = 1;
+		return 0;
+	}
 	uint64_t stop = j->off + PIECE_READ;
 	int err = 0;
 	while (!err && j->off < j->end && j->off < stop) {
