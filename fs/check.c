@@ -15,6 +15,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "fs/mount.h"
 #include "proto/err.h"
 #include "proto/fileio.h"
 
@@ -85,24 +86,57 @@ static int take_lock(const struct mirror *m, struct bedrock *b)
 	    pid[0] ? pid : "unknown", m->state_dir, m->name);
 }
 
-/* The mirror is not served (we hold its lock), so a mount of ours at that place is a dead one. */
-static int clear_dead_mount(const struct mirror *m, const char *path)
+static bool is_dead(const char *path)
 {
 	struct stat st;
-	int r;
 
-	while (stat(path, &st) < 0 && errno == ENOTCONN) {
-		fprintf(stderr, "tandemfs: %s is a dead mount left by a process that was killed; detaching it\n", path);
-		r = unmount_path(path, true);
-		if (r < 0)
-			return fail("cannot detach the dead mount at %s: %s; run umount -l %s", path, strerror(-r), path);
+	return stat(path, &st) < 0 && errno == ENOTCONN;
+}
+
+static bool has_submounts(const char *path)
+{
+	size_t n = strlen(path);
+	char *line = NULL, *where;
+	size_t cap = 0;
+	bool found = false;
+	FILE *f = fopen("/proc/self/mountinfo", "re");
+
+	while (f && getline(&line, &cap, f) > 0) {
+		where = line;
+		for (int k = 0; k < 4 && where; k++)
+			where = strchr(where, ' ') ? strchr(where, ' ') + 1 : NULL;
+		if (where && strncmp(where, path, n) == 0 && where[n] == '/')
+			found = true;
 	}
-	(void)m;
-	return 0;
+	free(line);
+	if (f)
+		fclose(f);
+	return found;
+}
+
+/* The mirror is not served (we hold its lock), so a mount of ours over the source is a dead one. It stays until ours
+ * replaces it, so that nobody writes past us; the root is opened below it. If that cannot be done it is detached. */
+static int open_dead(const char *path)
+{
+	int fd, r;
+
+	fprintf(stderr, "tandemfs: %s is a dead mount left by a process that was killed; replacing it\n", path);
+	if (geteuid() == 0 && !has_submounts(path) && (fd = mount_open_below(path)) >= 0)
+		return fd;
+	while (is_dead(path))
+		if ((r = unmount_path(path, true)) < 0)
+			return r;
+	fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
 }
 
 static int open_source(const struct mirror *m, struct bedrock *b)
 {
+	if (is_dead(m->source)) {
+		b->rootfd = open_dead(m->source);
+		return b->rootfd >= 0 ? 0 : fail("source %s is covered by a dead mount: %s; run umount -l %s", m->source,
+						    strerror(-b->rootfd), m->source);
+	}
 	if (unmount_is_ours(m->source))
 		return fail("%s is a tandemfs mount itself: another mirror serves this directory; mirror it to several targets "
 			    "with several target lines", m->source);
@@ -127,6 +161,7 @@ static bool lies_within(const char *dir, const char *path)
 static int check_places(const struct mirror *m)
 {
 	char source[PATH_MAX], state[PATH_MAX], mnt[PATH_MAX];
+	bool dead = is_dead(m->mountpoint);
 	struct stat st;
 
 	if (!realpath(m->source, source))
@@ -136,9 +171,9 @@ static int check_places(const struct mirror *m)
 	if (lies_within(source, state))
 		return fail("the state directory %s lies inside the source %s: the journal would record itself; set \"state dir\" to a "
 			    "place outside", m->state_dir, m->source);
-	if (stat(m->mountpoint, &st) < 0)
+	if (!dead && stat(m->mountpoint, &st) < 0)
 		return fail("mountpoint %s: %s; create the directory", m->mountpoint, strerror(errno));
-	if (!S_ISDIR(st.st_mode))
+	if (!dead && !S_ISDIR(st.st_mode))
 		return fail("mountpoint %s is not a directory", m->mountpoint);
 	if (!realpath(m->mountpoint, mnt))
 		return fail("mountpoint %s: %s", m->mountpoint, strerror(errno));
@@ -161,8 +196,6 @@ int check_start(const struct launch *l, struct bedrock *b)
 		return fail("state directory %s: %s; create it for this user, or set \"state dir\"", m->state_dir,
 		    err_text(b->statefd));
 	if (take_lock(m, b) < 0)
-		return -1;
-	if (clear_dead_mount(m, m->mountpoint) < 0 || clear_dead_mount(m, m->source) < 0)
 		return -1;
 	if (open_source(m, b) < 0 || check_places(m) < 0)
 		return -1;

@@ -125,6 +125,7 @@ static struct tfs *tfs_new(const struct mirror *m, int rootfd, int statefd)
 	fs->exclusive = !m->shared_source;
 	fs->remote = is_remote(rootfd);
 	fs->privileged = geteuid() == 0;
+	fs->supervisor = getppid();
 	fs->entry_timeout = fs->attr_timeout = fs->exclusive ? LONG_TIME : 1.0;
 	if (pthread_key_create(&fs->worker_key, worker_free) != 0) {
 		free(fs);
@@ -163,16 +164,27 @@ static int prepare(struct tfs *fs, const char **what)
 	return control_start(fs);
 }
 
+/* Undo prepare and session_start, as far as they came. */
 static void finish(struct tfs *fs)
 {
-	if (fs->journal && fs->inflight) {
-		control_stop(fs);
-		session_stop(fs);
-		recover_stop(fs);
+	struct worker *w = pthread_getspecific(fs->worker_key);
+
+	control_stop(fs);
+	session_stop(fs);
+	recover_stop(fs);
+	if (fs->dirty)
 		dirty_stop(fs);
-	}
 	if (fs->journal)
 		journal_close(fs->journal);
+	if (w)
+		worker_free(w);
+	inflight_close(fs->inflight);
+	if (fs->tree.root)
+		tree_release(&fs->tree);
+	if (fs->journalfd >= 0)
+		close(fs->journalfd);
+	pthread_key_delete(fs->worker_key);
+	free(fs);
 }
 
 int worker_run(const struct mirror *m, int rootfd, int statefd, int readyfd)

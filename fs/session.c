@@ -19,7 +19,9 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include "fs/mount.h"
 #include "fs/ops.h"
+#include "fs/supervisor.h"
 #include "proto/log.h"
 
 #define THREADS     128        /* at most */
@@ -176,22 +178,14 @@ static int handshake(struct tfs *fs)
 
 /* --- mounting ----------------------------------------------------------------------------------- */
 
-/* The mount's own restrictions are those of the file system below. */
+/* For fusermount3; the superuser's mount is described in mount.c. */
 static void add_options(const struct tfs *fs, char *opts, size_t size)
 {
 	struct statvfs sv;
-	size_t n;
+	bool ro = fstatvfs(fs->rootfd, &sv) == 0 && sv.f_flag & ST_RDONLY;
 
-	snprintf(opts, size, "fsname=tandemfs,subtype=tandemfs,default_permissions%s",
-	    fs->mirror->allow_other ? ",allow_other" : "");
-	if (fstatvfs(fs->rootfd, &sv) < 0)
-		return;
-	n = strlen(opts);
-	if (fs->privileged)
-		n += (size_t)snprintf(opts + n, size - n, "%s%s", sv.f_flag & ST_NOSUID ? "" : ",suid",
-		    sv.f_flag & ST_NODEV ? "" : ",dev");
-	n += (size_t)snprintf(opts + n, size - n, "%s%s", sv.f_flag & ST_NOEXEC ? ",noexec" : "",
-	    sv.f_flag & ST_RDONLY ? ",ro" : "");
+	snprintf(opts, size, "fsname=tandemfs,subtype=tandemfs,default_permissions%s%s",
+	    fs->mirror->allow_other ? ",allow_other" : "", ro ? ",ro" : "");
 }
 
 int session_start(struct tfs *fs, char *why, size_t size)
@@ -209,11 +203,9 @@ int session_start(struct tfs *fs, char *why, size_t size)
 		snprintf(why, size, "libfuse refused the options \"%s\"", opts);
 		return -EINVAL;
 	}
-	if (fuse_session_mount(fs->se, fs->mirror->mountpoint) != 0) {
-		r = errno ? -errno : -EPERM;
-		snprintf(why, size, "cannot mount on %s: %s", fs->mirror->mountpoint, strerror(-r));
+	r = mount_session(fs, why, size);
+	if (r < 0)
 		return r;
-	}
 	r = handshake(fs);
 	if (r < 0)
 		snprintf(why, size, "the kernel's handshake failed: %s", strerror(-r));
@@ -239,7 +231,11 @@ void session_stop(struct tfs *fs)
 {
 	if (!fs->se)
 		return;
-	fuse_session_unmount(fs->se);
+	/* the supervisor unmounts; without one it is up to us */
+	if (getppid() != fs->supervisor && unmount_is_ours(fs->mirror->mountpoint))
+		unmount_path(fs->mirror->mountpoint, true);
+	if (!fs->privileged)
+		fuse_session_unmount(fs->se);
 	fuse_session_destroy(fs->se);
 	fs->se = NULL;
 }

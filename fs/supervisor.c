@@ -3,7 +3,7 @@
  *
  *   starting --worker answers--> running --SIGTERM, SIGINT, unmount--> stopping --children gone--> end
  *
- * A worker that dies is replaced after its dead mount was detached: at once, then with growing pauses while it keeps dying
+ * A worker that dies is replaced, its dead mount by the new one (mount.h): at once, then with growing pauses while it keeps dying
  * young. The first worker must come up, or the program fails. A worker that ends with status 0 was unmounted from
  * outside: the supervisor ends too. The replicator is started again whenever it ends. The supervisor never touches files
  * below the mountpoint; it unmounts from outside the serving process, so that the kernel can write back what it holds. */
@@ -242,9 +242,7 @@ static void worker_ended(struct supervisor *s, int status)
 		}
 		return;
 	}
-	plan_restart(&s->worker, status);
-	if (unmount_is_ours(s->l->mirror.mountpoint))
-		unmount_path(s->l->mirror.mountpoint, true);
+	plan_restart(&s->worker, status); /* its dead mount stays until the next one is there, see mount.h */
 }
 
 static void reap(struct supervisor *s)
@@ -272,6 +270,14 @@ static void start_due(struct supervisor *s)
 		start_replicator(s);
 }
 
+/* What is still mounted: after a worker that had to be killed, or dead mounts under a live one. */
+static void unmount_rest(const char *path)
+{
+	for (int n = 0; n < 64 && unmount_is_ours(path); n++)
+		if (unmount_path(path, true) < 0)
+			return;
+}
+
 /* The loop wakes at every signal, and often enough for the next start or the first answer. */
 static int loop(struct supervisor *s)
 {
@@ -292,6 +298,7 @@ static int loop(struct supervisor *s)
 		else
 			start_due(s);
 	}
+	unmount_rest(s->l->mirror.mountpoint);
 	tell(s, s->up ? 0 : 1);
 	return s->up ? 0 : 1;
 }

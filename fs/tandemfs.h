@@ -37,6 +37,7 @@ struct tfs {
 	bool privileged;           /* may change ids: root */
 	bool killpriv;             /* the kernel leaves suid, sgid and file capabilities to us (HANDLE_KILLPRIV_V2) */
 	char source_id[33];        /* hex */
+	pid_t supervisor;          /* our parent at the start */
 	pthread_key_t worker_key;  /* struct worker of a thread */
 	struct journal *journal;   /* has its own lock, the innermost */
 	struct inflight *inflight; /* has its own lock, a leaf */
@@ -44,7 +45,6 @@ struct tfs {
 	struct dirty *dirty;       /* its list is protected by tree.lock */
 	struct control *control;
 	struct recover *recover;
-	int doorfd;                /* descriptors below us leave through here: /proc/self/fd, O_PATH */
 };
 
 /* What a thread of the session keeps: the ids it runs with and scratch memory. */

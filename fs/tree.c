@@ -516,7 +516,7 @@ void tree_release(struct tree *t)
 			}
 			if (i->fd >= 0)
 				close(i->fd);
-			if (i->dir && i != t->root)
+			if (i->dir)
 				close(i->dir->fd);
 			free(i->dir);
 			free(i);
