@@ -46,7 +46,8 @@ static int check_device(void)
 			    "(--device /dev/fuse --cap-add SYS_ADMIN)");
 	if (errno == ENODEV || errno == ENXIO)
 		return fail("the kernel has no FUSE: load the module (modprobe fuse)");
-	return fail("/dev/fuse cannot be opened: %s; allow this user to open it, or run as root", strerror(errno));
+	return fail("/dev/fuse cannot be opened: %s; allow it (chmod 666 /dev/fuse, as udev does), or run as root",
+	    strerror(errno));
 }
 
 static bool user_allow_other(void)
