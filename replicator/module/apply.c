@@ -8,6 +8,10 @@
  *   rename                       is not repeatable: the position page remembers that one was applied (position_unsettle), so that
  *                                the sender compares instead of replaying if the child is killed before the next position
  *
+ * A CREATE of a name that is free is put off: almost always the COMMIT of the same file follows in the same batch, and building
+ * the file once instead of replacing an empty one halves the work (and spares ext4 the flush of a replaced file and the search
+ * past freed inodes). Any operation that could tell the difference, and the end of the batch, does it first.
+ *
  * Results of one operation, in the functions below: 0; -errno; a positive WR_* code that says more than an errno; or an
  * error below E_FIRST, which ends the connection. */
 #include "config.h"
@@ -459,25 +463,91 @@ static int attempt(struct apply *a, const struct wop *op, const struct jrec *r)
 	}
 }
 
-int apply_op(struct apply *a, const struct wop *op)
+/* Say whether a record may be put off: a file whose name is free. */
+static bool can_wait(struct apply *a, const struct jrec *r)
+{
+	struct place p;
+	struct stat st;
+	return r->type == JT_CREATE && *r->path && !excluded(a, r->path, false) && find(a, r->path, &p) == 0 &&
+	    node_stat(p.dir->fd, p.base, &st) == -ENOENT;
+}
+
+static void put_off(struct apply *a, const struct wop *op, const struct jrec *r)
+{
+	a->pending.set = true;
+	a->pending.op = *op;
+	a->pending.path = r->path;
+	a->pending.pm = r->pm;
+}
+
+static int apply_record(struct apply *a, const struct wop *op, bool may_wait)
 {
 	struct jrec r;
 	size_t used = 0;
-	jrec_init(&r, JT_CREATE);
-	if (op->type != WOP_REC)
-		return attempt(a, op, &r);
-	int err = jrec_get(&r, op->data, op->dlen, &used);
-	if (err)
+	if (jrec_get(&r, op->data, op->dlen, &used))
 		return E_PROTO;
-	err = used == op->dlen ? attempt(a, op, &r) : E_PROTO;
+	int err = 0;
+	if (used != op->dlen)
+		err = E_PROTO;
+	else if (may_wait && can_wait(a, &r))
+		put_off(a, op, &r);
+	else
+		err = attempt(a, op, &r);
 	jrec_release(&r);
-	a->records++;
 	return err;
 }
 
-void apply_end_batch(struct apply *a)
+/* Do the CREATE that was put off. */
+static int settle(struct apply *a)
 {
+	if (!a->pending.set)
+		return 0;
+	a->pending.set = false;
+	return apply_record(a, &a->pending.op, false);
+}
+
+/* Say whether op leaves the pending CREATE as it is: it only fills a transfer. */
+static bool only_fills(const struct wop *op)
+{
+	return op->type == WOP_BEGIN || op->type == WOP_DATA || op->type == WOP_HOLE || op->type == WOP_ABORT;
+}
+
+/* Say whether op is the COMMIT that makes the pending file as a whole. Attributes must come with it: those that a CREATE would
+ * inherit from its directory are not known otherwise. */
+static bool makes_pending(struct apply *a, const struct wop *op)
+{
+	if (op->type != WOP_COMMIT || !op->has_xattrs || strcmp(op->path, a->pending.path) != 0)
+		return false;
+	struct transfer *t = apply_transfer_find(a, op->xid);
+	return t && !t->failed && t->mode == WB_NEW;
+}
+
+int apply_op(struct apply *a, const struct wop *op)
+{
+	int err = 0;
+	struct jrec none;
+	a->commit_pm = (struct jtime){0};
+	if (a->pending.set && makes_pending(a, op)) {
+		a->pending.set = false;
+		a->commit_pm = a->pending.pm;
+	} else if (!only_fills(op)) {
+		err = settle(a);
+	}
+	if (err)
+		return err;
+	if (op->type == WOP_REC) {
+		a->records++;
+		return apply_record(a, op, true);
+	}
+	jrec_init(&none, JT_CREATE);
+	return attempt(a, op, &none);
+}
+
+int apply_end_batch(struct apply *a)
+{
+	int err = settle(a);
 	dirs_flush(&a->dirs);
+	return err;
 }
 
 /* Remove what an earlier connection left half built. */

@@ -67,6 +67,13 @@ struct apply {
 	uint64_t memory;     /* bytes in all mem buffers */
 	uint64_t serial;     /* names of temporary files */
 	bool no_clone;       /* the file system has no FICLONE */
+	struct {             /* a CREATE put off until it is known whether a COMMIT of the same path follows: apply.c */
+		bool set;
+		struct wop op;     /* the record; a view into the batch */
+		const char *path;
+		struct jtime pm;
+	} pending;
+	struct jtime commit_pm; /* mtime the parent gets with this COMMIT; zero: what it has */
 	uint64_t records, files, bytes; /* counters for the log */
 };
 
@@ -77,8 +84,8 @@ void apply_release(struct apply *a);
 /* Apply one operation. Failures of the operation go to env.fail and give 0. Returns 0, E_PROTO (the connection must end), or
  * what hold or tick returned. */
 int apply_op(struct apply *a, const struct wop *op);
-/* End of a batch: restore the mtimes of the directories. */
-void apply_end_batch(struct apply *a);
+/* End of a batch, before its bytes go: do what was put off, restore the mtimes of the directories. Returns as apply_op. */
+int apply_end_batch(struct apply *a);
 
 /* Transfers: apply_file.c. BEGIN to ABORT. Results as in apply.c; may be called again with the same operation after a
  * failure that waiting can cure. */

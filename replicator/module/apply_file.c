@@ -114,10 +114,10 @@ static int add_piece(struct transfer *t, uint64_t off, uint64_t len, uint64_t at
 	return 0;
 }
 
-static int open_tmp(struct apply *a, char *name, size_t size)
+static int open_tmp(struct apply *a, char *name, size_t size, uint32_t mode)
 {
 	snprintf(name, size, "%llx", (unsigned long long)++a->serial);
-	int fd = openat(a->env.tmpfd, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+	int fd = openat(a->env.tmpfd, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, mode & 07777);
 	if (fd < 0) {
 		int err = -errno;
 		name[0] = 0;
@@ -154,11 +154,11 @@ static int write_pieces(struct transfer *t)
 }
 
 /* Move what is in memory into a file. */
-static int spill(struct apply *a, struct transfer *t)
+static int spill_mode(struct apply *a, struct transfer *t, uint32_t mode)
 {
 	int err = 0;
 	if (t->file < 0)
-		t->file = t->mode == WB_NEW ? open_tmp(a, t->name, sizeof(t->name)) : redo_create(&a->redo, &t->number);
+		t->file = t->mode == WB_NEW ? open_tmp(a, t->name, sizeof(t->name), mode) : redo_create(&a->redo, &t->number);
 	if (t->file < 0) {
 		err = t->file;
 		t->file = -1;
@@ -174,6 +174,11 @@ static int spill(struct apply *a, struct transfer *t)
 	if (!err)
 		forget_memory(a, t);
 	return err;
+}
+
+static int spill(struct apply *a, struct transfer *t)
+{
+	return spill_mode(a, t, 0600);
 }
 
 /* Where new bytes go: memory as long as they fit. */
@@ -296,21 +301,25 @@ static int finish(struct apply *a, int fd, const struct wop *op, const struct di
 	if ((uint64_t)st.st_size != op->size && ftruncate(fd, (off_t)op->size))
 		return -errno;
 	/* owner before attributes: chown removes security.capability */
-	if (!a->env.no_owner && (st.st_uid != op->attr.uid || st.st_gid != op->attr.gid) &&
-	    fchown(fd, op->attr.uid, op->attr.gid))
+	bool owner = !a->env.no_owner && (st.st_uid != op->attr.uid || st.st_gid != op->attr.gid);
+	if (owner && fchown(fd, op->attr.uid, op->attr.gid))
 		return -errno;
 	int err = 0;
+	bool chmod_due = owner || ((st.st_mode ^ op->attr.mode) & 07777);
 	if (op->has_xattrs && op->dlen > XATTRS_NONE) {
 		err = xattrs_apply(op->data, op->dlen, fd, -1, NULL);
+		chmod_due = true; /* an ACL has changed the group's bits */
 	} else if (!op->has_xattrs && replaces) {
 		struct buf set;
 		buf_init(&set, XATTR_SET_MAX);
 		err = node_xattrs_read(dir->fd, base, &set);
-		if (!err && set.len > XATTRS_NONE)
+		if (!err && set.len > XATTRS_NONE) {
 			err = xattrs_apply(set.data, set.len, fd, -1, NULL);
+			chmod_due = true;
+		}
 		buf_release(&set);
 	}
-	if (!err && fchmod(fd, op->attr.mode & 07777))
+	if (!err && chmod_due && fchmod(fd, op->attr.mode & 07777))
 		err = -errno;
 	if (!err && futimens(fd, ts))
 		err = -errno;
@@ -413,7 +422,8 @@ static int commit_new(struct apply *a, struct transfer *t, const struct wop *op)
 	struct dir *dir;
 	const char *base;
 	struct stat st;
-	int err = t->file < 0 || t->n ? spill(a, t) : 0;
+	/* made with its final mode, it needs no chmod */
+	int err = t->file < 0 || t->n ? spill_mode(a, t, op->attr.mode | 0600) : 0;
 	if (!err)
 		err = dirs_parent(&a->dirs, op->path, &dir, &base);
 	if (err)
@@ -433,7 +443,7 @@ static int commit_new(struct apply *a, struct transfer *t, const struct wop *op)
 	err = finish(a, t->file, op, dir, base, replaces);
 	if (err)
 		return err;
-	dirs_keep(dir, (struct jtime){0});
+	dirs_keep(dir, a->commit_pm);
 	if (renameat(a->env.tmpfd, t->name, dir->fd, base))
 		return errno == EISDIR || errno == ENOTEMPTY ? WR_TYPE : -errno;
 	t->name[0] = 0;
@@ -498,7 +508,7 @@ static int patch_aside(struct apply *a, struct transfer *t, const struct wop *op
 	char name[32];
 	if (a->no_clone && size > APPLY_CLONE_SMALL)
 		return -EOPNOTSUPP;
-	int fd = open_tmp(a, name, sizeof(name));
+	int fd = open_tmp(a, name, sizeof(name), 0600);
 	if (fd < 0)
 		return fd;
 	int err = clone_old(a, old, fd, size);

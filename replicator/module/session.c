@@ -138,7 +138,8 @@ static void do_batch(struct session *s, struct buf *payload)
 		while (!err && conn_queued(s->conn) > 4 * QUEUE_HIGH && !(err = over(s)))
 			session_wait(s, 1000);
 	}
-	apply_end_batch(&s->apply);
+	if (!err)
+		err = apply_end_batch(&s->apply);
 	if (err == E_PROTO || err == E_CHECKSUM || err == E_LIMIT || err == E_VERSION) {
 		session_refuse(s, WR_PROTOCOL, "an operation of the source is not valid: %s", err_text(err));
 		return;

@@ -33,6 +33,7 @@ struct rig {
 	char text[1024];
 	struct wack ack;
 	bool closed;
+	bool xattrs; /* rig_file sends an empty set of attributes */
 };
 
 static inline void rig_write(const char *dir, const char *name, const char *text, mode_t mode)
@@ -246,7 +247,7 @@ static inline void rig_file(struct rig *r, uint32_t xid, const char *path, const
 	rig_op(r, &op);
 	op = (struct wop){.type = WOP_DATA, .xid = xid, .data = data, .dlen = n};
 	rig_op(r, &op);
-	op = (struct wop){.type = WOP_COMMIT, .xid = xid, .path = path, .size = n, .attr = {0100600, geteuid(), getegid(), {1000, 5}}};
+	op = (struct wop){.type = WOP_COMMIT, .xid = xid, .path = path, .size = n, .has_xattrs = r->xattrs, .data = (const uint8_t *)"\0\0", .dlen = 2, .attr = {0100600, geteuid(), getegid(), {1000, 5}}};
 	rig_op(r, &op);
 }
 
