@@ -62,6 +62,30 @@ static void check_fusermount(struct report *r)
 		check_say(r, V_OK, "fusermount3", "%s, ordinary users can mount", path);
 }
 
+/* Say what this kernel and this build could do, so that nobody looks for it in vain. */
+static void check_features(struct report *r, int version)
+{
+#if HAVE_DECL_FUSE_CAP_OVER_IO_URING
+	const char *libfuse = "libfuse has";
+#else
+	const char *libfuse = "libfuse of this build does not have";
+#endif
+	char c = 'N';
+	int fd = open(ENABLE_URING, O_RDONLY | O_CLOEXEC);
+
+	if (fd >= 0 && read(fd, &c, 1) != 1)
+		c = 'N';
+	check_say(r, V_OK, "fuse features",
+		  "passthrough: kernel %s; io_uring: kernel %s, %s it. This version uses neither",
+		  version >= 6009 ? "has it" : "does not have it (6.9 has)",
+		  fd < 0		 ? "does not have it (6.14 has)"
+		  : c == 'Y' || c == '1' ? "has it, switched on"
+					 : "has it, switched off",
+		  libfuse);
+	if (fd >= 0)
+		close(fd);
+}
+
 static void check_kernel(struct report *r)
 {
 	struct utsname u;
@@ -71,35 +95,12 @@ static void check_kernel(struct report *r)
 	if (sscanf(u.release, "%d.%d", &major, &minor) != 2)
 		return;
 	int version = major * 1000 + minor;
-	check_say(r, version >= 5006 ? V_OK : V_FAIL, "kernel", "%s%s", u.release,
-		  version >= 6009 ? "; has FUSE passthrough (used by root)"
-		  : version >= 5006
-		      ? "; no FUSE passthrough (6.9 has it), reads and writes go through the process"
-		      : "; openat2 is missing, 5.6 is the oldest kernel that works");
-#if HAVE_DECL_FUSE_CAP_OVER_IO_URING
-	bool built = true;
-#else
-	bool built = false;
-#endif
-	char c = 'N';
-	int fd = open(ENABLE_URING, O_RDONLY | O_CLOEXEC);
-	if (fd >= 0) {
-		if (read(fd, &c, 1) != 1)
-			c = 'N';
-		close(fd);
-	}
-	if (fd < 0)
-		check_say(r, V_OK, "io_uring",
-			  "this kernel has no FUSE over io_uring (6.14 has it); not needed");
-	else if (!built)
-		check_say(r, V_OK, "io_uring",
-			  "built with a libfuse before 3.18, which cannot use it; not needed");
-	else if (c != 'Y' && c != '1')
-		check_say(r, V_WARN, "io_uring",
-			  "switched off; metadata operations are several times faster with it: "
-			  "echo 1 > " ENABLE_URING ", then mount again");
+	if (version >= 5006)
+		check_say(r, V_OK, "kernel", "%s", u.release);
 	else
-		check_say(r, V_OK, "io_uring", "switched on");
+		check_say(r, V_FAIL, "kernel", "%s has no openat2; 5.6 is the oldest that works: upgrade",
+			  u.release);
+	check_features(r, version);
 }
 
 static void check_clock(struct report *r)
