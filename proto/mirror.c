@@ -280,9 +280,10 @@ static void read_password_file(struct reading *r)
 		return;
 	}
 	r->m->password_file = abs_path(r, e);
-	/* Only the mode is judged here: who just asks for the status may not be allowed to open it. */
+	/* Only the mode is judged here: who just asks for the status may not be allowed to open it. It is no error either:
+	 * the mount must work, and sending begins when the file is right. */
 	if (r->m->password_file != NULL && fio_check_secret(r->m->password_file, why, sizeof(why)) == -EPERM)
-		conf_add_diag(r->c, CONF_ERROR, e->line, "password file: %s", why);
+		conf_add_diag(r->c, CONF_NOTICE, e->line, "password file: %s", why);
 }
 
 /* --- filters --- */

@@ -49,19 +49,6 @@ static int take_lock(struct replicator *r)
 	return 0;
 }
 
-static int read_password(struct replicator *r)
-{
-	char why[512];
-	int ret;
-
-	if (r->mirror.password_file == NULL)
-		return 0;
-	ret = mirror_read_password(r->mirror.password_file, &r->password, why, sizeof why);
-	if (ret < 0)
-		log_error("%s", why);
-	return ret;
-}
-
 static void on_changed(void *arg)
 {
 	struct replicator *r = arg;
@@ -74,8 +61,7 @@ static void on_changed(void *arg)
 
 static int start_targets(struct replicator *r)
 {
-	struct target_env env = {.mirror = &r->mirror, .state_dirfd = r->state_dirfd, .password = r->password, .changed = on_changed,
-	    .arg = r};
+	struct target_env env = {.mirror = &r->mirror, .state_dirfd = r->state_dirfd, .changed = on_changed, .arg = r};
 	struct target *all[MIRROR_TARGETS_MAX];
 	int ret = 0, n = 0;
 
@@ -191,8 +177,6 @@ static int run(struct replicator *r)
 		return sigfd;
 	raise_limits();
 	ret = take_lock(r);
-	if (ret == 0)
-		ret = read_password(r);
 	if (ret < 0)
 		return ret;
 	sock = ctl_listen(r->state_dirfd, "replicator.sock");

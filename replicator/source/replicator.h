@@ -10,7 +10,6 @@
 
 struct replicator {
 	struct mirror mirror;    /* immutable after start */
-	char *password;
 	int state_dirfd, lockfd;
 	struct target *targets[MIRROR_TARGETS_MAX];
 	int ntargets;

@@ -27,6 +27,7 @@
 #define BACKOFF_MIN_MS 100
 #define BACKOFF_MAX_MS 30000
 #define REFUSED_MIN_MS 1000
+#define LOCAL_MS       500   /* between two looks at a bad password file */
 #define MOUNT_MS       500   /* how often a missing mount is looked for */
 #define CONNECT_MS     10000
 #define LIVED_NS       (10 * NS_PER_S)
@@ -43,7 +44,7 @@ struct target {
 	struct session session;
 	struct mountlink link;
 	uint8_t key[PSK_LEN];
-	bool have_key;
+	char *password;            /* what key was derived from; NULL: no key yet */
 	char logged[512];          /* last cause that was logged */
 };
 
@@ -131,21 +132,43 @@ static bool attach(struct target *t)
 	return true;
 }
 
-static int derive(struct target *t, char *why, size_t size)
+static void forget_password(struct target *t)
 {
-	int r;
-
-	if (t->have_key)
-		return 0;
-	r = psk_derive(t->key, t->env.to->user, t->env.password == NULL ? "" : t->env.password);
-	if (r < 0)
-		snprintf(why, size, "cannot derive the key: %s", err_text(r));
-	t->have_key = r == 0;
-	return r;
+	if (t->password != NULL)
+		freezero(t->password, strlen(t->password));
+	t->password = NULL;
+	explicit_bzero(t->key, sizeof t->key);
 }
 
-/* One connection. Returns how it ended, as session_run. */
-static int connect_once(struct target *t, char *why, size_t size)
+/* Read the password file, at every attempt, so that a fault in it heals without a restart; derive the key when it changed. */
+static int derive(struct target *t, char *why, size_t size)
+{
+	const char *file = t->env.mirror->password_file;
+	char *password = NULL;
+	int r;
+
+	r = file == NULL ? 0 : mirror_read_password(file, &password, why, size);
+	if (r == 0 && password == NULL && (password = strdup("")) == NULL)
+		r = -ENOMEM;
+	if (r < 0)
+		return r;
+	if (t->password != NULL && strcmp(t->password, password) == 0) {
+		freezero(password, strlen(password));
+		return 0;
+	}
+	forget_password(t);
+	r = psk_derive(t->key, t->env.to->user, password);
+	if (r < 0) {
+		snprintf(why, size, "cannot derive the key: %s", err_text(r));
+		freezero(password, strlen(password));
+		return r;
+	}
+	t->password = password;
+	return 0;
+}
+
+/* One connection. Returns how it ended, as session_run; *here: it was not even tried, for a fault on this host. */
+static int connect_once(struct target *t, bool *here, char *why, size_t size)
 {
 	struct session *s = &t->session;
 	struct conn *c;
@@ -153,6 +176,7 @@ static int connect_once(struct target *t, char *why, size_t size)
 
 	why[0] = '\0';
 	r = derive(t, why, size);
+	*here = r < 0;
 	if (r == 0)
 		r = conn_connect(&c, t->env.to->host, t->env.to->port, t->env.to->user, t->env.to->module, t->key, CONNECT_MS, why, size);
 	if (r < 0)
@@ -180,20 +204,23 @@ static void *run(void *arg)
 	struct target *t = arg;
 	int backoff = BACKOFF_MIN_MS, r;
 	char why[512];
+	bool here;
 
 	while (attach(t)) {
 		uint64_t began = clock_mono();
 
 		show_state(t, TS_CONNECTING, NULL);
-		r = connect_once(t, why, sizeof why);
+		r = connect_once(t, &here, why, sizeof why);
 		if (r == 0)
 			break;
-		show_state(t, r == E_REFUSED || r == E_AUTH ? TS_REFUSED : TS_CONNECTING, why[0] != '\0' ? why : err_text(r));
+		show_state(t, here || r == E_REFUSED || r == E_AUTH ? TS_REFUSED : TS_CONNECTING, why[0] != '\0' ? why : err_text(r));
 		refuse_verify(t);
 		if (clock_mono() - began > LIVED_NS)
 			backoff = BACKOFF_MIN_MS;
 		if (r == E_REFUSED && backoff < REFUSED_MIN_MS)
 			backoff = REFUSED_MIN_MS;
+		if (here)
+			backoff = LOCAL_MS; /* costs nobody anything */
 		if (!doze(t, jitter(backoff)))
 			break;
 		backoff = backoff * 2 > BACKOFF_MAX_MS ? BACKOFF_MAX_MS : backoff * 2;
@@ -211,7 +238,7 @@ static void target_free(struct target *t)
 	if (t->wakefd >= 0)
 		close(t->wakefd);
 	pthread_mutex_destroy(&t->view.lock);
-	explicit_bzero(t->key, sizeof t->key);
+	forget_password(t);
 	free(t);
 }
 

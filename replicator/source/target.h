@@ -23,7 +23,6 @@ struct target_env {
 	const struct mirror *mirror;     /* borrowed, as all of these */
 	const struct mirror_target *to;
 	int state_dirfd;
-	const char *password;            /* NULL: none */
 	/* Something that waiters may wait for has changed. Called from the target's thread without locks. */
 	void (*changed)(void *arg);
 	void *arg;
