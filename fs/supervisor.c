@@ -104,6 +104,7 @@ static void start_replicator(struct supervisor *s)
 	pid_t parent = getpid();
 
 	s->replicator.started = now();
+	s->replicator.next = 0; /* when stopping, it says that SIGTERM was sent */
 	s->replicator.pid = fork();
 	if (s->replicator.pid == 0) {
 		child_begin(s);

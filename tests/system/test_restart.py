@@ -145,6 +145,15 @@ def test_source_host_starts_first(site):
     tree.assert_same(source.dir, standby.dir)
 
 
+def test_stop_after_the_replicator_was_killed(pair):
+    """The second replicator is told to end as the first would be, not killed when its time is over."""
+    old = pair.source.kill_replicator()
+    wait_until(lambda: set(pair.source.replicators()) - {old}, "a new replicator")
+    began = time.monotonic()
+    pair.source.stop()
+    assert time.monotonic() - began < 5 * SLOW
+
+
 def test_sigterm_unmounts(pair):
     (pair.dir / "file").write_text("x")
     pair.source.wait()
