@@ -204,6 +204,16 @@ void dirty_end(struct tfs *fs, struct iopen *io, uint64_t start, uint64_t end)
 	pthread_mutex_unlock(&io->lock);
 }
 
+bool dirty_has_writer(struct iopen *io)
+{
+	bool has;
+
+	pthread_mutex_lock(&io->lock);
+	has = io->writers > 0;
+	pthread_mutex_unlock(&io->lock);
+	return has;
+}
+
 void dirty_copy(struct iopen *io, const struct jcopy *hint)
 {
 	pthread_mutex_lock(&io->lock);

@@ -70,6 +70,8 @@ void iopen_put(struct tfs *fs, struct iopen *io);
 /* Bytes are about to change, and have changed in [start, end) (start == end: they did not). */
 void dirty_begin(struct tfs *fs, struct iopen *io);
 void dirty_end(struct tfs *fs, struct iopen *io, uint64_t start, uint64_t end);
+/* Say whether a handle is open for writing; if not, a change has to be recorded at once. */
+bool dirty_has_writer(struct iopen *io);
 /* A hint for the range that dirty_end will name. */
 void dirty_copy(struct iopen *io, const struct jcopy *hint);
 /* Append a CONTENT record for what is dirty, if anything is. fd: the inode, any access. */

@@ -83,7 +83,7 @@ static int set_size(fuse_req_t req, struct inode *i, const struct ifd *f, const 
 	r = r < 0 ? -errno : 0;
 	cred_strip_end(strip);
 	dirty_end(fs, io, r < 0 ? 0 : (uint64_t)size, r < 0 ? 0 : EXTENT_INF);
-	if (io->writers == 0)
+	if (!dirty_has_writer(io))
 		dirty_emit(fs, io, f->fd, 0);
 	iopen_put(fs, io);
 	return r;

@@ -82,7 +82,7 @@ static int truncate_opened(fuse_req_t req, struct ofile *f, struct inode *i)
 	r = r < 0 ? -errno : 0;
 	cred_strip_end(strip);
 	dirty_end(fs, f->io, 0, r < 0 ? 0 : EXTENT_INF);
-	if (!f->writer && f->io->writers == 0)
+	if (!f->writer && !dirty_has_writer(f->io))
 		dirty_emit(fs, f->io, f->fd, 0);
 	return r;
 }

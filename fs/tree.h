@@ -63,7 +63,7 @@ struct inode {
 	uint64_t nlookup;      /* what the kernel remembers */
 	uint32_t kids;         /* dentries that have it as parent */
 	uint32_t pins;         /* our own threads' references */
-	uint32_t mode;         /* st_mode as last seen */
+	_Atomic uint32_t mode; /* st_mode as last seen; read without the lock */
 	int fd;                /* O_PATH, kept for a removed non-directory; -1 */
 	bool hashed;
 	_Atomic bool priv;     /* may carry suid, sgid or file capabilities: writes must strip them */
