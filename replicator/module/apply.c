@@ -270,6 +270,47 @@ static int do_rmtree(struct apply *a, const char *path)
 	return apply_rmtree(a, path);
 }
 
+static bool is_out(const struct position *p, uint64_t seq)
+{
+	for (uint32_t i = 0; i < p->nout; i++)
+		if (p->out[i] == seq)
+			return true;
+	return false;
+}
+
+/* A FAIL may be on its way when the connection ends: what failed stays outstanding until the sender itself says so. */
+static void keep_failed(struct apply *a, struct position *p)
+{
+	uint32_t kept = 0;
+	for (uint32_t i = 0; i < a->nfailed; i++) {
+		if (a->failed[i] > p->pos.seq) {
+			a->failed[kept++] = a->failed[i];
+		} else if (is_out(p, a->failed[i])) {
+			continue; /* the sender knows */
+		} else if (p->nout < WPOS_OUT_MAX) {
+			p->out[p->nout++] = a->failed[i];
+			a->failed[kept++] = a->failed[i];
+		} else {
+			p->flags |= POSITION_RESYNC;
+			a->failed[kept++] = a->failed[i];
+		}
+	}
+	if (a->failed_more)
+		p->flags |= POSITION_RESYNC;
+	a->nfailed = kept;
+	a->failed_more = a->failed_more && kept != 0;
+}
+
+static void note_failed(struct apply *a, uint64_t seq)
+{
+	if (!seq)
+		return;
+	if (a->nfailed < APPLY_FAILED_MAX)
+		a->failed[a->nfailed++] = seq;
+	else
+		a->failed_more = true;
+}
+
 static int do_pos(struct apply *a, const struct wop *op)
 {
 	struct position *p = &a->env.page->now;
@@ -289,6 +330,7 @@ static int do_pos(struct apply *a, const struct wop *op)
 			v = v << 8 | op->out[i * 8 + (uint32_t)k];
 		p->out[i] = v;
 	}
+	keep_failed(a, p);
 	return position_store(a->env.page);
 }
 
@@ -434,6 +476,7 @@ static void report(struct apply *a, const struct wop *op, const struct jrec *r, 
 	if (op->type == WOP_REC && (r->type == JT_RENAME || r->type == JT_LINK))
 		f.path2 = r->path2;
 	a->env.fail(a->env.arg, &f);
+	note_failed(a, f.seq);
 	if (t)
 		t->failed = true;
 	if (t && op->type == WOP_COMMIT)

@@ -58,8 +58,13 @@ struct transfer {
 	int old;             /* old version that COPY reads from, or -1 */
 };
 
+#define APPLY_FAILED_MAX 256 /* failed records remembered until the sender counts them as outstanding */
+
 struct apply {
 	struct apply_env env;
+	uint64_t failed[APPLY_FAILED_MAX]; /* records that FAIL was sent for and that no position listed since */
+	uint32_t nfailed;
+	bool failed_more;    /* there were more: everything is compared if the connection ends now */
 	struct dirs dirs;
 	struct redo redo;
 	LIST_HEAD(, transfer) transfers;

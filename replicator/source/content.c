@@ -8,7 +8,7 @@
 #include "proto/err.h"
 #include "replicator/source/content.h"
 
-#define CHANGED_TRIES 2 /* readings at once of a file that changes meanwhile, before it is put off */
+#define CHANGED_TRIES 16 /* readings at once of a file that changes meanwhile, before it is put off */
 
 void content_mode(const struct stat *st, struct transfer_spec *spec)
 {
@@ -67,7 +67,7 @@ static int put_off(struct content *c, int fd, const struct wop *ops, size_t nops
 /* Send at once. Returns 0, E_CHANGED, or an error. *fd is taken; after E_CHANGED it is the caller's again. */
 static int send_now(struct content *c, int *fd, const struct stat *st)
 {
-	struct transfer_spec spec = {.fd = *fd, .path = c->rec->path, .seq = c->rec->seq, .open = c->open, .st = st};
+	struct transfer_spec spec = {.fd = *fd, .path = c->rec->path, .seq = c->rec->seq, .open = c->open, .st = st, .at_once = true};
 	struct transfer *t;
 	int r;
 

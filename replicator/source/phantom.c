@@ -18,6 +18,7 @@
 struct phantom {
 	RB_ENTRY(phantom) node;
 	uint64_t ino;
+	uint64_t seq; /* record whose content was skipped, 0: none was */
 	enum phantom_state state;
 };
 
@@ -59,7 +60,7 @@ static void forget(struct phantoms *p, uint64_t ino)
 	}
 }
 
-static int set(struct phantoms *p, uint64_t ino, enum phantom_state state)
+static int set(struct phantoms *p, uint64_t ino, uint64_t seq, enum phantom_state state)
 {
 	struct phantom *x = find(p, ino);
 
@@ -68,6 +69,7 @@ static int set(struct phantoms *p, uint64_t ino, enum phantom_state state)
 		if (x == NULL)
 			return -ENOMEM;
 		x->ino = ino;
+		x->seq = seq;
 		RB_INSERT(phantom_tree, &p->tree, x);
 	}
 	x->state = state;
@@ -90,14 +92,25 @@ enum phantom_state phantoms_state(const struct phantoms *p, uint64_t ino)
 	return x == NULL ? PS_REAL : x->state;
 }
 
-int phantoms_hollow(struct phantoms *p, uint64_t ino)
+int phantoms_hollow(struct phantoms *p, uint64_t ino, uint64_t seq)
 {
-	return find(p, ino) != NULL ? 0 : set(p, ino, PS_HOLLOW);
+	return find(p, ino) != NULL ? 0 : set(p, ino, seq, PS_HOLLOW);
 }
 
-int phantoms_skip(struct phantoms *p, uint64_t ino)
+int phantoms_skip(struct phantoms *p, uint64_t ino, uint64_t seq)
 {
-	return find(p, ino) != NULL ? 0 : set(p, ino, PS_NONE);
+	return find(p, ino) != NULL ? 0 : set(p, ino, seq, PS_NONE);
+}
+
+uint32_t phantoms_outstanding(const struct phantoms *p, uint64_t *out, uint32_t max)
+{
+	struct phantom *x;
+	uint32_t n = 0;
+
+	RB_FOREACH(x, phantom_tree, (struct phantom_tree *)&p->tree)
+		if (x->state == PS_HOLLOW && x->seq != 0 && n < max)
+			out[n++] = x->seq;
+	return n;
 }
 
 static int decide_rename(struct phantoms *p, const struct wrec *e)
@@ -112,7 +125,7 @@ static int decide_rename(struct phantoms *p, const struct wrec *e)
 		forget(p, e->ino2);
 	if (moved == PS_REAL || moved == PS_STANDIN)
 		return PA_SEND;
-	r = set(p, e->ino, occupied ? PS_STANDIN : PS_NONE);
+	r = set(p, e->ino, e->seq, occupied ? PS_STANDIN : PS_NONE);
 	if (r < 0)
 		return r;
 	return moved == PS_HOLLOW ? PA_UNLINK : PA_DROP;
@@ -154,7 +167,7 @@ int phantoms_decide(struct phantoms *p, const struct wrec *e)
 		forget(p, e->ino);
 		if ((e->marks & WM_EPHEMERAL) == 0)
 			return PA_SEND;
-		r = set(p, e->ino, PS_NONE);
+		r = set(p, e->ino, 0, PS_NONE);
 		return r < 0 ? r : PA_DROP;
 	case JT_RENAME:
 		return decide_rename(p, e);

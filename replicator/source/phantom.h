@@ -24,10 +24,12 @@ struct phantoms;
 int phantoms_new(struct phantoms **out);
 void phantoms_free(struct phantoms *p);
 enum phantom_state phantoms_state(const struct phantoms *p, uint64_t ino);
-/* The content of inode ino was skipped because it is gone. Returns 0 or -ENOMEM. */
-int phantoms_hollow(struct phantoms *p, uint64_t ino);
+/* The content of inode ino (record seq) was skipped because it is gone. Returns 0 or -ENOMEM. */
+int phantoms_hollow(struct phantoms *p, uint64_t ino, uint64_t seq);
 /* The same of an inode whose CREATE was not sent either. */
-int phantoms_skip(struct phantoms *p, uint64_t ino);
+int phantoms_skip(struct phantoms *p, uint64_t ino, uint64_t seq);
+/* Who resumes must know the hollow ones: their records count as outstanding. Adds at most max numbers to out, returns how many. */
+uint32_t phantoms_outstanding(const struct phantoms *p, uint64_t *out, uint32_t max);
 /* Decide about the next record of the stream, in order, and move the states it concerns. CONTENT records are
  * dropped for every phantom. Returns the act, or -ENOMEM. */
 int phantoms_decide(struct phantoms *p, const struct wrec *e);

@@ -150,7 +150,7 @@ static int redo_send(struct session *s, struct redo *x)
 	struct stat st;
 
 	if (x->names.gone)
-		return 0;
+		return 0; /* and its name with it */
 	if (x->names.n == 0)
 		return bulk_recheck(s->bulk, x->seq, "", CMP_RECURSIVE);
 	jrec_init(&rec, JT_CONTENT);
@@ -159,7 +159,7 @@ static int redo_send(struct session *s, struct redo *x)
 	spec.fd = locate_open(&l, &rec, &st);
 	jrec_release(&rec);
 	if (spec.fd == E_GONE)
-		return 0;
+		return sender_hollow(s->sender, x->names.ino, x->seq);
 	if (spec.fd < 0)
 		return bulk_unreadable(s->bulk, x->seq, spec.path, spec.fd);
 	extent_init(&spec.extents);

@@ -89,6 +89,11 @@ void sender_read(struct sender *s, struct jreader *r, uint64_t seq, uint64_t dig
 	s->pos.digest = digest;
 }
 
+static bool excluded(const struct sender *s, const char *path, bool dir)
+{
+	return s->env.mirror->filter.n != 0 && filter_excluded(&s->env.mirror->filter, path, dir);
+}
+
 /* --- what is put into the stream --- */
 
 static int put_bytes(struct sender *s, const uint8_t *data, uint32_t len)
@@ -130,6 +135,23 @@ static int put_record(struct sender *s, size_t i)
 	return r < 0 ? r : put_bytes(s, s->scratch.data, (uint32_t)s->scratch.len);
 }
 
+/* The time of path's parent is owed, unless the standby has no such directory. */
+static int owe(struct sender *s, const char *path, struct jtime mtime)
+{
+	size_t len = path_parent_len(path);
+	bool hidden = false;
+	char *dir;
+
+	if (len != 0 && s->env.mirror->filter.n != 0) {
+		dir = strndup(path, len);
+		if (dir == NULL)
+			return -ENOMEM;
+		hidden = excluded(s, dir, true);
+		free(dir);
+	}
+	return hidden ? 0 : owed_add(&s->owed, s->env.stream, path, mtime);
+}
+
 /* Record i is not sent: owe its parents' times. */
 static int put_nothing(struct sender *s, size_t i)
 {
@@ -143,9 +165,9 @@ static int put_nothing(struct sender *s, size_t i)
 	if (r < 0)
 		return r;
 	if (has_parent_time(e->type))
-		r = owed_add(&s->owed, s->env.stream, rec.path, rec.pm);
+		r = owe(s, rec.path, rec.pm);
 	if (r == 0 && (e->type == JT_RENAME || e->type == JT_LINK))
-		r = owed_add(&s->owed, s->env.stream, rec.path2, rec.pm2);
+		r = owe(s, rec.path2, rec.pm2);
 	jrec_release(&rec);
 	return r;
 }
@@ -169,7 +191,7 @@ static int put_unlink(struct sender *s, size_t i)
 	if (r == 0)
 		r = put_bytes(s, s->scratch.data, (uint32_t)s->scratch.len);
 	if (r == 0)
-		r = owed_add(&s->owed, s->env.stream, rec.path2, rec.pm2);
+		r = owe(s, rec.path2, rec.pm2);
 	jrec_release(&rec);
 	jrec_release(&u);
 	return r;
@@ -222,11 +244,6 @@ static int gate(struct sender *s, const struct wrec *e)
 }
 
 /* --- filter --- */
-
-static bool excluded(const struct sender *s, const char *path, bool dir)
-{
-	return s->env.mirror->filter.n != 0 && filter_excluded(&s->env.mirror->filter, path, dir);
-}
 
 /* Say whether what a renamed directory holds may be filtered otherwise at its new place. */
 static bool place_matters(const struct filter *f)
@@ -333,7 +350,7 @@ static int send_content(struct sender *s, size_t i)
 	int r;
 
 	if (e->marks & WM_DOOMED)
-		return phantoms_hollow(s->phantoms, e->ino);
+		return phantoms_hollow(s->phantoms, e->ino, e->seq);
 	extent_init(&ext);
 	r = window_extents(s->w, i, &ext);
 	if (r == 0 && bulk_has(s->env.bulk, e->ino)) {
@@ -348,7 +365,7 @@ static int send_content(struct sender *s, size_t i)
 	}
 	extent_release(&ext);
 	if (r == CR_GONE)
-		return e->create >= 0 ? phantoms_skip(s->phantoms, e->ino) : phantoms_hollow(s->phantoms, e->ino);
+		return e->create >= 0 ? phantoms_skip(s->phantoms, e->ino, e->seq) : phantoms_hollow(s->phantoms, e->ino, e->seq);
 	if (r == CR_DONE)
 		s->files++;
 	return r == CR_WAIT ? SR_WAIT : r;
@@ -501,6 +518,29 @@ int sender_step(struct sender *s)
 	return SR_WORK;
 }
 
+static int by_value(const void *a, const void *b)
+{
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+/* Everything that is outstanding at the present position, ascending. */
+static uint32_t outstanding(struct sender *s)
+{
+	uint32_t n = bulk_outstanding(s->env.bulk, s->out);
+	uint32_t more = phantoms_outstanding(s->phantoms, s->out + n, WPOS_OUT_MAX - n);
+
+	if (more > 0)
+		qsort(s->out, n + more, sizeof s->out[0], by_value);
+	return n + more;
+}
+
+int sender_hollow(struct sender *s, uint64_t ino, uint64_t seq)
+{
+	return phantoms_hollow(s->phantoms, ino, seq);
+}
+
 static int put_pos(struct sender *s)
 {
 	const struct jhead *head = jreader_head(s->reader);
@@ -508,7 +548,7 @@ static int put_pos(struct sender *s)
 	    .flags = bulk_is_full(s->env.bulk) ? 1 : 0, .out_put = s->out};
 
 	memcpy(op.journal_id, head->journal_id, sizeof op.journal_id);
-	op.nout = bulk_outstanding(s->env.bulk, s->out);
+	op.nout = outstanding(s);
 	s->first_out = op.nout == 0 ? 0 : s->out[0];
 	s->flushed = s->pos.seq;
 	return stream_op(s->env.stream, &op);

@@ -349,10 +349,10 @@ static int turn(struct session *s)
 	v = verify_step(s);
 	if (v < 0)
 		return v;
-	if (r == 0 && v == 0 && stream_idle(s->stream) && stream_batched(s->stream) == 0) {
+	if (r == 0 && v == 0 && stream_idle(s->stream) && stream_batched(s->stream) == 0)
 		bulk_settle(s->bulk);
+	if (r == 0 && v == 0)
 		r = flush(s);
-	}
 	return r != 0 ? r : v;
 }
 

@@ -312,6 +312,19 @@ const uint8_t *stream_key(const struct stream *s)
 	return s->key;
 }
 
+struct stream_mark stream_mark(const struct stream *s)
+{
+	return (struct stream_mark){.batches = s->batches, .len = s->batch.len};
+}
+
+bool stream_rewind(struct stream *s, struct stream_mark mark)
+{
+	if (mark.batches != s->batches || mark.len > s->batch.len)
+		return false;
+	s->batch.len = mark.len;
+	return true;
+}
+
 void stream_incompressible(struct stream *s, size_t n)
 {
 	s->incompressible += n;

@@ -53,6 +53,14 @@ void stream_rtt(struct stream *s, uint64_t ns);
 int stream_delay(const struct stream *s);
 /* Choose the lowest bit of request ids made from now on, so that replies find their asker: 0 or 1. */
 void stream_tag(struct stream *s, unsigned tag);
+/* A place in the stream, to go back to. */
+struct stream_mark {
+	uint64_t batches;
+	size_t len;
+};
+struct stream_mark stream_mark(const struct stream *s);
+/* Take back what was put since the mark. Returns false if some of it is already sent. */
+bool stream_rewind(struct stream *s, struct stream_mark mark);
 /* The last n bytes put are known not to shrink ("dont compress"). */
 void stream_incompressible(struct stream *s, size_t n);
 /* A buffer of STREAM_PIECE bytes for reading, valid until the next call of anything that reads. */

@@ -31,10 +31,11 @@ struct transfer {
 	struct extent_set extents;
 	struct wop *copies; /* paths owned */
 	size_t ncopies;
-	bool open, xattrs, incompressible;
+	bool open, xattrs, at_once, incompressible;
 	uint32_t xid;
 
 	enum phase phase;
+	struct stream_mark mark; /* before BEGIN */
 	bool begun;           /* BEGIN was put and neither COMMIT nor ABORT */
 	struct stat st;       /* before the first byte */
 	bool stated;          /* st is already known */
@@ -83,6 +84,7 @@ int transfer_new(struct transfer **out, struct stream *s, struct transfer_spec *
 	t->mode = spec->mode;
 	t->open = spec->open;
 	t->xattrs = spec->xattrs;
+	t->at_once = spec->at_once;
 	t->stated = spec->st != NULL;
 	if (t->stated)
 		t->st = *spec->st;
@@ -105,6 +107,8 @@ static int put_abort(struct transfer *t)
 	if (!t->begun)
 		return 0;
 	t->begun = false;
+	if (t->at_once && stream_rewind(t->s, t->mark))
+		return 0; /* nothing of it is on its way */
 	return stream_op(t->s, &op);
 }
 
@@ -116,6 +120,7 @@ static int put_begin(struct transfer *t)
 	if (!t->stated && fstat(t->fd, &t->st) != 0)
 		return -errno;
 	op.size = (uint64_t)t->st.st_size;
+	t->mark = stream_mark(t->s);
 	r = stream_op(t->s, &op);
 	if (r < 0)
 		return r;

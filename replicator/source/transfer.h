@@ -26,6 +26,7 @@ struct transfer_spec {
 	size_t ncopies;
 	bool open;                 /* still open for writing: send what is there, do not wait for rest */
 	bool xattrs;               /* send the attribute set with COMMIT */
+	bool at_once;              /* all steps follow each other, nothing else is put between */
 	const struct stat *st;     /* the file's attributes just now, if they are known; copied */
 };
 

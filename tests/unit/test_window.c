@@ -249,7 +249,7 @@ START_TEST(a_hollow_file_does_not_replace_a_full_one)
 	phantoms_new(&p);
 	made_rename(&m, 5, "tmp", "f", 2, 0, 0);
 	made_unlink(&m, 5, "f", 0);
-	phantoms_hollow(p, 5);
+	phantoms_hollow(p, 5, 1);
 	ck_assert_int_eq(phantoms_decide(p, window_at(m.w, 0)), PA_UNLINK);
 	ck_assert_int_eq(phantoms_state(p, 5), PS_STANDIN);
 	ck_assert_int_eq(phantoms_decide(p, window_at(m.w, 1)), PA_SEND);
