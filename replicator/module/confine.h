@@ -18,7 +18,7 @@
 #include <stddef.h>
 #include "replicator/module/modules_conf.h"
 
-#define CONFINE_FDS 512 /* descriptors of a child */
+#define CONFINE_FDS 1024 /* descriptors of a child: two per transfer, the directories of a batch, a few more */
 
 struct confined {
 	bool chrooted, landlock, seccomp;

@@ -270,7 +270,7 @@ static void stop(struct server *sv)
 		close(sv->listeners[i]);
 	sv->nlisteners = 0;
 	LIST_FOREACH(c, &sv->children, link)
-		kill(c->pid, SIGTERM);
+		kill(c->pid, c->module ? SIGTERM : SIGKILL); /* who has not said who he is holds nothing */
 }
 
 static void take_signals(struct server *sv)

@@ -145,7 +145,11 @@ static void do_batch(struct session *s, struct buf *payload)
 		return;
 	}
 	if (err) {
-		s->closed = s->closed ? s->closed : err == E_CLOSED && s->stop ? 0 : err;
+		/* the batch was left half way: what is queued behind it must not be applied */
+		if (!s->stop || s->closed) {
+			s->closed = s->closed ? s->closed : err;
+			s->state = SS_END;
+		}
 		return;
 	}
 	s->received += payload->len;
@@ -377,7 +381,7 @@ static int enter(struct session *s)
 static void finish(struct session *s)
 {
 	bool applied = s->applying;
-	if (s->closed && s->closed != E_CLOSED && s->state != SS_END)
+	if (s->closed && s->closed != E_CLOSED)
 		log_warn("%s: connection ended: %s", s->env.peer, err_text(s->closed));
 	else if (applied)
 		log_info("%s: connection ended: %llu records, %llu files, %llu bytes applied", s->env.peer,

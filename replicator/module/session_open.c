@@ -220,7 +220,7 @@ static int begin_position(struct session *s, const struct module_state *st, bool
 	w->noutstanding = page->now.nout;
 	w->outstanding = page->now.out;
 	s->durable = s->acked_durable = pos->seq;
-	syncer_activate(&s->syncer, s->rootfd, s->dirfd, s->statefd, &s->id, &s->apply.redo, &w->durable);
+	syncer_activate(&s->syncer, s->rootfd, s->dirfd, s->statefd, &s->id, &s->apply.redo, &page->now);
 	return 0;
 }
 

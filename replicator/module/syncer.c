@@ -130,7 +130,7 @@ int syncer_start(struct syncer *s)
 }
 
 void syncer_activate(struct syncer *s, int rootfd, int dirfd, int statefd, const struct identity *id, struct redo *redo,
-    const struct wpos *durable)
+    const struct position *now)
 {
 	pthread_mutex_lock(&s->lock);
 	s->rootfd = rootfd;
@@ -138,8 +138,8 @@ void syncer_activate(struct syncer *s, int rootfd, int dirfd, int statefd, const
 	s->statefd = statefd;
 	s->id = *id;
 	s->redo = redo;
-	s->durable = *durable;
-	s->next.pos = *durable;
+	s->durable = now->pos;
+	copy_position(&s->next, now);
 	s->active = true;
 	pthread_mutex_unlock(&s->lock);
 }

@@ -43,9 +43,9 @@ struct syncer {
 
 /* Start the idle thread (before seccomp forbids it). Returns 0 or -errno. */
 int syncer_start(struct syncer *s);
-/* Give it its work. durable is what the disk has now. */
+/* Give it its work. now is the position, which the disk has too. */
 void syncer_activate(struct syncer *s, int rootfd, int dirfd, int statefd, const struct identity *id, struct redo *redo,
-    const struct wpos *durable);
+    const struct position *now);
 /* A new position was stored. Copies. */
 void syncer_dirty(struct syncer *s, const struct position *p);
 /* Ask for a sync of everything applied so far; returns its ticket. */
