@@ -251,10 +251,20 @@ class Source(Process):
         wait_until(lambda: not self.replicators(), lambda: f"the replicator's end: {self.replicators()}\n{self.log()[-3000:]}")
 
     def kill(self):
-        """SIGKILL tandemfs (all its processes but the replicator) and take the dead mount away."""
-        for pid in self.mount_pids():
-            kill_pid(pid)
+        """SIGKILL tandemfs (all its processes but the replicator) and take the dead mount away.
+
+        Whoever goes on writing then writes into the directory below: end such a load in between, with die() and bury()."""
+        self.die()
+        self.bury()
+
+    def die(self):
+        """SIGKILL tandemfs, supervisor and worker; the dead mount stays."""
+        for pid in sorted(self.mount_pids()):  # the supervisor first, so that it starts nothing again
+            kill_pid(pid, wait=pid != self.popen.pid)
         self.kill9()
+
+    def bury(self):
+        """Take the dead mount away."""
         subprocess.run(["umount", "-l", str(self.mountpoint)], stderr=subprocess.DEVNULL, check=False)
         wait_until(lambda: not mounted(self.mountpoint), "the dead mount is gone")
 

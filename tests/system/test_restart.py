@@ -90,9 +90,24 @@ def test_kill_mount_under_load(pair, round_):
     for number in range(2):
         load = Workload(pair.dir, seed=400 + 10 * round_ + number, ops=None, use_mmap=False, tolerate=DEAD).start()
         load.wait_ops(200)
-        pair.source.kill()
+        pair.source.die()
         load.stop().check()
+        pair.source.bury()
         pair.source.start()
+    pair.same()
+
+
+def test_kill_worker_under_load(pair):
+    """The supervisor replaces a dead mount at once; applications go on and nothing of theirs passes unseen."""
+    load = Workload(pair.dir, seed=450, ops=None, use_mmap=False, tolerate=DEAD).start()
+    for _ in range(3):
+        load.wait_ops(200)
+        mounts = pair.source.log().count("mounted on")
+        for pid in pair.source.mount_pids():
+            if pid != pair.source.popen.pid:
+                os.kill(pid, 9)
+        wait_until(lambda n=mounts: pair.source.log().count("mounted on") > n, "a new mount", 10)
+    load.stop().check()
     pair.same()
 
 
