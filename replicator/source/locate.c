@@ -3,7 +3,7 @@
  *
  * 1. the recorded path;
  * 2. the names that RENAME, LINK and UNLINK records ahead give it: first those of the window, then what follows in the journal, at
- *    most AHEAD_MAX records;
+ *    most AHEAD_MAX records, and what is recorded within the next second;
  * 3. the file handle in the record, which the mount adds for files with several names;
  * 4. for those only, a walk of the tree. */
 #include "config.h"
@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 #include "proto/err.h"
 #include "proto/path.h"
@@ -21,6 +22,8 @@
 
 #define AHEAD_MAX  100000  /* records read behind the window for one file */
 #define WALK_DEPTH 256
+#define WAIT_STEP_NS 200000 /* between looks for a record that is being written */
+#define WAIT_TRIES   5000   /* looks: one second */
 
 /* Opening never waits for a FIFO's other end and leaves the access time alone where that is allowed. */
 #define OPEN_FLAGS (O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC | O_NOFOLLOW)
@@ -81,12 +84,35 @@ static int ahead_window(const struct locate *l, struct follow_names *f, struct s
 	return r;
 }
 
+/* Take what follows in the journal until the file is found, is known to be gone, or there is no more for now. */
+static int step_journal(const struct locate *l, struct jreader *jr, size_t *left, struct follow_names *f, struct stat *st)
+{
+	struct jrec rec;
+	int r = E_GONE, got = 1;
+
+	while (r == E_GONE && !f->gone && *left > 0 && (got = jreader_next(jr, &rec, NULL, NULL)) == 1) {
+		struct follow_rec e = {.type = rec.type, .flags = rec.flags, .nlink = rec.nlink, .ino = rec.ino, .ino2 = rec.ino2,
+		    .path = rec.path, .path2 = rec.path2};
+		int changed = follow_step(f, &e);
+
+		--*left;
+		jrec_release(&rec);
+		if (changed < 0)
+			r = changed;
+		else if (changed > 0 && !f->gone)
+			r = try_names(l->rootfd, f, st);
+	}
+	return got < 0 ? got : r;
+}
+
+/* A rename that was done below and is not recorded yet hides the file from every name we know. The record comes within
+ * moments: wait for it, because "not found" alone is no proof that the inode is gone. */
 static int ahead_journal(const struct locate *l, struct follow_names *f, struct stat *st)
 {
-	struct jreader *jr;
-	struct jrec rec;
 	size_t left = AHEAD_MAX, n = l->w == NULL ? 0 : window_count(l->w);
-	int r, got;
+	struct timespec nap = {.tv_nsec = WAIT_STEP_NS};
+	struct jreader *jr;
+	int r, tries;
 
 	if (l->jdirfd < 0)
 		return E_GONE;
@@ -96,16 +122,14 @@ static int ahead_journal(const struct locate *l, struct follow_names *f, struct 
 	r = jreader_seek(jr, n == 0 ? l->after : window_at(l->w, n - 1)->seq, NULL);
 	if (r == 0)
 		r = E_GONE;
-	while (r == E_GONE && !f->gone && left-- > 0 && (got = jreader_next(jr, &rec, NULL, NULL)) == 1) {
-		struct follow_rec e = {.type = rec.type, .flags = rec.flags, .nlink = rec.nlink, .ino = rec.ino, .ino2 = rec.ino2,
-		    .path = rec.path, .path2 = rec.path2};
-		int changed = follow_step(f, &e);
-
-		jrec_release(&rec);
-		if (changed < 0)
-			r = changed;
-		else if (changed > 0 && !f->gone)
-			r = try_names(l->rootfd, f, st);
+	for (tries = 0; r == E_GONE && !f->gone && left > 0 && f->n > 0; tries++) {
+		r = step_journal(l, jr, &left, f, st);
+		if (r != E_GONE || f->gone)
+			break;
+		r = try_names(l->rootfd, f, st); /* what was renamed while we looked */
+		if (r != E_GONE || tries == WAIT_TRIES || atomic_load(&jreader_head(jr)->writer_pid) == 0)
+			break;
+		nanosleep(&nap, NULL);
 	}
 	jreader_close(jr);
 	return r < 0 && r != E_GONE && r > -4096 ? r : r < 0 ? E_GONE : r;
@@ -182,8 +206,6 @@ int locate_open(const struct locate *l, const struct jrec *rec, struct stat *st)
 		r = by_handle(l->rootfd, rec, st);
 	if (r == -EPERM && rec->handle_len != 0)
 		r = search(l->rootfd, rec->ino, st);
-	if (r == E_GONE && !f.gone && f.n > 0) /* what was renamed while we looked */
-		r = try_names(l->rootfd, &f, st);
 	follow_end(&f);
 	return r;
 }
