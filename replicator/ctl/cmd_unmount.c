@@ -10,6 +10,7 @@
 #include <unistd.h>
 #include "proto/err.h"
 #include "replicator/ctl/ctl.h"
+#include "replicator/ctl/users.h"
 
 #define GONE_S 60 /* seconds an unmount may take to write back and end */
 
@@ -38,12 +39,31 @@ static int wait_gone(const struct ctl_mirror *cm)
 	return CTL_BROKEN;
 }
 
+/* Say who is in the way, if somebody is: a program must not lose its files because somebody else typed a
+ * command. */
+static bool in_use(const struct ctl_mirror *cm)
+{
+	char list[1024], mountpoint[4096] = "";
+	json_t *reply;
+
+	if (ctl_ask(cm, CTL_SOCK_MOUNT, "status", NULL, &reply, CTL_ASK_MS) == 0)
+		strlcpy(mountpoint, ctl_str(reply, "mountpoint"), sizeof(mountpoint));
+	json_decref(reply);
+	if (*mountpoint == '\0' || users_find(mountpoint, list, sizeof(list)) <= 0)
+		return false;
+	warnx("%s: %s is in use by %s; end them first, or detach the mount under them: %s %s", cm->name,
+	      mountpoint, list, geteuid() == 0 ? "umount -l" : "fusermount3 -uz", mountpoint);
+	return true;
+}
+
 static int unmount(const struct ctl_mirror *cm)
 {
 	json_t *reply;
-	int rc = ctl_ask(cm, CTL_SOCK_MOUNT, "unmount", NULL, &reply, GONE_S * 1000);
 	int out = CTL_BROKEN;
 
+	if (in_use(cm))
+		return CTL_BROKEN;
+	int rc = ctl_ask(cm, CTL_SOCK_MOUNT, "unmount", NULL, &reply, GONE_S * 1000);
 	if (rc == 0 || rc == E_CLOSED)
 		out = wait_gone(cm);
 	else if (rc == -ENOENT || rc == -ECONNREFUSED)
