@@ -25,6 +25,7 @@
 
 #define RECHECKS_MAX (WPOS_OUT_MAX - BULK_ITEMS_MAX)
 #define RESTLESS_NS  (2 * NS_PER_S)   /* a file that changes for so long is sent as an open one */
+#define FALSE_ALARMS 3               /* so many, and the mtime is not looked at any more */
 #define REST_NS      (100 * NS_PER_MS)
 
 struct item {
@@ -40,6 +41,8 @@ struct item {
 	size_t ncopies;
 	struct transfer *t;
 	bool open;
+	bool newer;              /* a newer record came since it was put off */
+	uint64_t as_of_ns;       /* time of the newest record, 0: do not look at the mtime */
 	uint64_t since_ns, retry_ns;
 };
 
@@ -57,6 +60,7 @@ struct bulk {
 	bool moved;
 	bool turn;                         /* whose turn it is: false items, true comparison */
 	bool starved;                      /* the comparison waits for replies */
+	unsigned false_alarms;             /* files that seemed to be written to, and no record came */
 };
 
 static void compare_failed(void *arg, const char *path, int err, const char *text)
@@ -182,7 +186,8 @@ int bulk_defer(struct bulk *b, struct bulk_spec *spec)
 	it->ino = spec->ino;
 	it->seq = spec->seq;
 	it->open = spec->open;
-	it->since_ns = clock_mono();
+	it->as_of_ns = spec->as_of_ns;
+	it->since_ns = spec->since_ns != 0 ? spec->since_ns : clock_mono();
 	extent_init(&it->ext);
 	extent_init(&it->run);
 	extent_swap(&it->ext, &spec->extents);
@@ -193,7 +198,30 @@ int bulk_defer(struct bulk *b, struct bulk_spec *spec)
 	return 0;
 }
 
-int bulk_extend(struct bulk *b, uint64_t ino, uint64_t seq, const struct extent_set *extents, bool open)
+int bulk_take(struct bulk *b, uint64_t ino, struct extent_set *extents, uint64_t *seq, uint64_t *since_ns)
+{
+	struct item *it = find(b, ino);
+	struct stat st;
+	int r;
+
+	if (it == NULL || it->t != NULL || it->ncopies != 0 || b->urgent == it || fstat(it->fd, &st) != 0 ||
+	    extent_bytes(&it->ext, (uint64_t)st.st_size) > CONTENT_INLINE)
+		return 0;
+	r = extent_union(extents, &it->ext);
+	if (r < 0)
+		return r;
+	*seq = it->seq;
+	*since_ns = it->since_ns;
+	item_free(b, it);
+	return 1;
+}
+
+bool bulk_trusts_mtime(const struct bulk *b)
+{
+	return b->false_alarms < FALSE_ALARMS;
+}
+
+int bulk_extend(struct bulk *b, uint64_t ino, uint64_t seq, const struct extent_set *extents, bool open, uint64_t as_of_ns)
 {
 	struct item *it = find(b, ino);
 
@@ -202,6 +230,8 @@ int bulk_extend(struct bulk *b, uint64_t ino, uint64_t seq, const struct extent_
 	if (it->t != NULL && it->next_seq == 0)
 		it->next_seq = seq;
 	it->open = open;
+	it->newer = true;
+	it->as_of_ns = as_of_ns;
 	return extent_union(&it->ext, extents);
 }
 
@@ -310,7 +340,21 @@ bool bulk_moved(struct bulk *b)
 	return moved;
 }
 
-/* Begin a run of an item's transfer. */
+/* Say whether an item must wait, because its file was written to after its newest record. */
+static bool item_rests(struct bulk *b, struct item *it, const struct stat *st)
+{
+	if (it->open || b->urgent == it || !bulk_trusts_mtime(b) || !content_superseded(st, it->as_of_ns))
+		return false;
+	if (clock_mono() - it->since_ns <= RESTLESS_NS) {
+		it->retry_ns = clock_mono() + REST_NS;
+		return true;
+	}
+	b->false_alarms += !it->newer;
+	it->open = true;
+	return false;
+}
+
+/* Begin a run of an item's transfer. Returns 0, TR_WAIT if it rests, or an error. */
 static int item_start(struct bulk *b, struct item *it)
 {
 	struct transfer_spec spec = {.path = it->path, .seq = it->seq, .copies = it->copies, .ncopies = it->ncopies, .open = it->open};
@@ -321,6 +365,9 @@ static int item_start(struct bulk *b, struct item *it)
 		return -errno;
 	if (st.st_nlink == 0)
 		return E_GONE;
+	if (item_rests(b, it, &st))
+		return TR_WAIT;
+	spec.open = it->open;
 	extent_clear(&it->run);
 	extent_swap(&it->run, &it->ext);
 	extent_init(&spec.extents);
@@ -371,6 +418,8 @@ static int item_step(struct bulk *b, struct item *it)
 {
 	int r = it->t == NULL ? item_start(b, it) : 0;
 
+	if (r == TR_WAIT)
+		return 1;
 	if (r == 0)
 		r = transfer_step(it->t);
 	if (r == TR_DONE || r == E_CHANGED || content_file_error(r)) {

@@ -33,6 +33,8 @@ struct bulk_spec {
 	const struct wop *copies;  /* as in transfer_spec; copied */
 	size_t ncopies;
 	bool open;
+	uint64_t as_of_ns;         /* as in struct content */
+	uint64_t since_ns;         /* when sending was first tried, CLOCK_MONOTONIC; 0: now */
 };
 
 int bulk_new(struct bulk **out, const struct bulk_env *env);
@@ -44,7 +46,12 @@ bool bulk_has(const struct bulk *b, uint64_t ino);
 /* Say whether no more may be put off now. */
 bool bulk_full(const struct bulk *b);
 /* Add a newer change to an inode's transfer (bulk_has). Borrows extents. Returns 0 or -ENOMEM. */
-int bulk_extend(struct bulk *b, uint64_t ino, uint64_t seq, const struct extent_set *extents, bool open);
+int bulk_extend(struct bulk *b, uint64_t ino, uint64_t seq, const struct extent_set *extents, bool open, uint64_t as_of_ns);
+/* Take a small transfer back that does not run, to send it with a newer record: adds its ranges to extents, *seq gets its first record and
+ * *since_ns when it was first tried. Returns 1 if it was taken, 0 if not, or -ENOMEM. */
+int bulk_take(struct bulk *b, uint64_t ino, struct extent_set *extents, uint64_t *seq, uint64_t *since_ns);
+/* Say whether modification times tell what was written after a record. (Not where the clock of the source's file server is ahead.) */
+bool bulk_trusts_mtime(const struct bulk *b);
 /* Do this inode's transfer (0: the oldest) before all else, until bulk_has says no: a live record waits for it. */
 void bulk_urge(struct bulk *b, uint64_t ino);
 /* The inode is gone: forget its transfer. */

@@ -3,9 +3,12 @@
  * work, and so is one whose file changes while it is read: until then its record is outstanding. */
 #include "config.h"
 #include <errno.h>
+#include <limits.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 #include "proto/err.h"
+#include "proto/path.h"
 #include "replicator/source/content.h"
 
 #define CHANGED_TRIES 16 /* readings at once of a file that changes meanwhile, before it is put off */
@@ -23,6 +26,11 @@ void content_mode(const struct stat *st, struct transfer_spec *spec)
 		spec->mode = WB_PATCH;
 	}
 	spec->xattrs = spec->mode == WB_NEW;
+}
+
+bool content_superseded(const struct stat *st, uint64_t as_of_ns)
+{
+	return as_of_ns != 0 && (uint64_t)st->st_mtim.tv_sec * 1000000000u + (uint64_t)st->st_mtim.tv_nsec > as_of_ns;
 }
 
 bool content_file_error(int r)
@@ -49,8 +57,8 @@ static size_t copies(const struct content *c, struct wop *ops)
 
 static int put_off(struct content *c, int fd, const struct wop *ops, size_t nops)
 {
-	struct bulk_spec spec = {.fd = fd, .ino = c->rec->ino, .path = c->rec->path, .seq = c->rec->seq, .copies = ops, .ncopies = nops,
-	    .open = c->open};
+	struct bulk_spec spec = {.fd = fd, .ino = c->rec->ino, .path = c->rec->path, .seq = c->first_seq, .copies = ops, .ncopies = nops,
+	    .open = c->open, .as_of_ns = c->as_of_ns, .since_ns = c->since_ns};
 	int r = c->create != NULL ? c->create(c->arg) : 0;
 
 	extent_init(&spec.extents);
@@ -103,7 +111,26 @@ static int unreadable(struct content *c, int err)
 	return r < 0 ? r : bulk_unreadable(c->bulk, c->rec->seq, c->rec->path, err);
 }
 
-/* Two sends of a restless file at most, then it is put off. Takes fd. */
+/* The inode is there, but nobody recorded its name: ask the kernel, and compare that path. Takes fd. */
+static int unnamed(struct content *c, int fd)
+{
+	char link[64], root[PATH_MAX], name[PATH_MAX];
+	ssize_t rlen, nlen;
+
+	snprintf(link, sizeof link, "/proc/self/fd/%d", c->locate.rootfd);
+	rlen = readlink(link, root, sizeof root - 1);
+	snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+	nlen = readlink(link, name, sizeof name - 1);
+	close(fd);
+	if (rlen > 0 && nlen > rlen + 1) {
+		root[rlen] = name[nlen] = '\0';
+		if (strncmp(root, name, (size_t)rlen) == 0 && name[rlen] == '/' && path_valid(name + rlen + 1))
+			return bulk_recheck(c->bulk, c->first_seq, name + rlen + 1, 0);
+	}
+	return bulk_recheck(c->bulk, c->first_seq, "", CMP_RECURSIVE);
+}
+
+/* Some sends of a restless file, then it is put off. Takes fd. */
 static int send_rested(struct content *c, int fd, struct stat *st)
 {
 	int r = send_now(c, &fd, st), tries;
@@ -135,9 +162,11 @@ int content_send(struct content *c)
 		close(fd);
 		return CR_GONE;
 	}
+	if (c->rec->path[0] == '\0')
+		return unnamed(c, fd);
 	n = st.st_size > CONTENT_INLINE ? copies(c, ops) : 0;
 	if (n == 0 && (st.st_size <= CONTENT_SMALL || extent_bytes(c->extents, (uint64_t)st.st_size) <= CONTENT_INLINE)) {
-		r = send_rested(c, fd, &st);
+		r = !c->open && content_superseded(&st, c->as_of_ns) ? put_off(c, fd, NULL, 0) : send_rested(c, fd, &st);
 		return content_file_error(r) ? unreadable(c, r) : r;
 	}
 	if (bulk_full(c->bulk)) {

@@ -23,11 +23,16 @@ struct content {
 	const struct jrec *rec; /* the record, decoded */
 	const struct extent_set *extents; /* its ranges and those of records merged into it */
 	bool open;             /* not closed by its last writer */
+	uint64_t first_seq;    /* the oldest record whose ranges are in extents */
+	uint64_t as_of_ns;     /* time of the newest record, CLOCK_REALTIME; 0: do not look at the mtime */
+	uint64_t since_ns;     /* when sending was first tried, CLOCK_MONOTONIC, 0: now */
 	/* The file's CREATE was held back: called before anything that needs the name. May be NULL. Returns 0 or an error. */
 	int (*create)(void *arg);
 	void *arg;
 };
 
+/* Say whether a closed file was written to again after the record that is being served: a newer record comes, or is there already. */
+bool content_superseded(const struct stat *st, uint64_t as_of_ns);
 /* Choose mode, ranges and attributes of a transfer of the file st: a whole new file if it has one name and is small or covered by
  * spec->extents, else a patch. Changes spec->mode, extents and xattrs. */
 void content_mode(const struct stat *st, struct transfer_spec *spec);

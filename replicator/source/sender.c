@@ -344,26 +344,32 @@ static int send_content(struct sender *s, size_t i)
 	const struct wrec *e = window_at(s->w, i);
 	struct held held = {.s = s, .create = e->create};
 	struct content c = {.stream = s->env.stream, .bulk = s->env.bulk, .open = (e->flags & JF_CLOSED) == 0, .create = send_held,
-	    .arg = &held, .locate = {.rootfd = s->env.rootfd, .w = s->w, .next = i + 1, .jdirfd = s->env.jdirfd}};
+	    .arg = &held, .first_seq = e->seq, .as_of_ns = e->restamped || !bulk_trusts_mtime(s->env.bulk) ? 0 : e->last_ns, .locate = {.rootfd = s->env.rootfd, .w = s->w, .next = i + 1, .jdirfd = s->env.jdirfd}};
 	struct extent_set ext;
 	struct jrec rec;
 	int r;
 
+	if ((e->marks & WM_DOOMED) != 0 && e->path[0] == '\0')
+		return 0; /* written to after its last name was gone */
 	if (e->marks & WM_DOOMED)
 		return phantoms_hollow(s->phantoms, e->ino, e->seq);
 	extent_init(&ext);
 	r = window_extents(s->w, i, &ext);
-	if (r == 0 && bulk_has(s->env.bulk, e->ino)) {
-		r = bulk_extend(s->env.bulk, e->ino, e->seq, &ext, c.open);
-	} else if (r == 0 && (r = window_decode(s->w, i, &rec)) == 0) {
+	if (r == 0 && bulk_has(s->env.bulk, e->ino))
+		r = bulk_take(s->env.bulk, e->ino, &ext, &c.first_seq, &c.since_ns);
+	if (r >= 0 && bulk_has(s->env.bulk, e->ino)) {
+		r = bulk_extend(s->env.bulk, e->ino, e->seq, &ext, c.open, c.as_of_ns);
+	} else if (r >= 0 && (r = window_decode(s->w, i, &rec)) == 0) {
 		c.rec = &rec;
 		c.extents = &ext;
-		if (e->merge >= 0)
+		if (e->merge >= 0 || c.first_seq != e->seq)
 			rec.ncopies = 0;
 		r = content_send(&c);
 		jrec_release(&rec);
 	}
 	extent_release(&ext);
+	if (r == CR_GONE && e->path[0] == '\0')
+		return 0;
 	if (r == CR_GONE)
 		return e->create >= 0 ? phantoms_skip(s->phantoms, e->ino, e->seq) : phantoms_hollow(s->phantoms, e->ino, e->seq);
 	if (r == CR_DONE)

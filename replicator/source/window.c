@@ -95,7 +95,7 @@ int window_add(struct window *w, const void *raw, size_t len, uint64_t digest)
 	if (r < 0)
 		return r;
 	*e = (struct wrec){.type = rec.type, .flags = rec.flags, .nlink = rec.nlink, .mode = rec.mode, .valid = rec.valid,
-	    .seq = rec.seq, .time_ns = rec.time_ns, .digest = digest, .ino = rec.ino, .ino2 = rec.ino2,
+	    .seq = rec.seq, .time_ns = rec.time_ns, .last_ns = rec.time_ns, .digest = digest, .ino = rec.ino, .ino2 = rec.ino2,
 	    .path = rec.path, .path2 = rec.path2, .raw = w->arena + w->used, .len = (uint32_t)len,
 	    .next = -1, .merge = -1, .create = -1};
 	jrec_release(&rec);
@@ -177,6 +177,7 @@ static void merge_runs(struct window *w, const struct incarnation *inc)
 		if (n == NULL || n->type != e->type)
 			continue;
 		if (n->type == JT_CONTENT) {
+			w->v[head].last_ns = n->time_ns;
 			w->v[head].flags = (uint16_t)((w->v[head].flags & ~JF_CLOSED) | (n->flags & JF_CLOSED) | (n->flags & JF_FSYNC));
 			e->merge = e->next;
 			n->marks |= WM_MERGED;
@@ -185,6 +186,18 @@ static void merge_runs(struct window *w, const struct incarnation *inc)
 			e->marks |= WM_MERGED;
 		}
 	}
+}
+
+/* Tell every CONTENT of an inode whether its mtime is set by a record ahead. */
+static void note_restamps(struct window *w, const struct incarnation *inc)
+{
+	int32_t i, last = -1;
+
+	for (i = inc->first; i >= 0; i = w->v[i].next)
+		if (w->v[i].type == JT_SETATTR && (w->v[i].valid & JV_MTIME) != 0)
+			last = i;
+	for (i = inc->first; i >= 0 && i < last; i = w->v[i].next)
+		w->v[i].restamped = w->v[i].type == JT_CONTENT;
 }
 
 /* Rule 3: CREATE, then at once its CONTENT, closed, under the same name. */
@@ -222,6 +235,7 @@ int window_mark(struct window *w)
 		if (marks & WM_EPHEMERAL)
 			continue;
 		merge_runs(w, inc);
+		note_restamps(w, inc);
 		if (!inc->died)
 			late_create(w, inc);
 	}
