@@ -306,9 +306,17 @@ void compare_allow_deletes(struct compare *c)
 	}
 }
 
+/* What is not read yet is taken to be like what was: directories known and not opened, by entries per
+ * directory so far. */
 void compare_progress(const struct compare *c, struct compare_progress *out)
 {
+	uint64_t entries = c->progress.entries;
+	double scale = 1;
 	*out = c->progress;
+	if (c->dirs_read && c->dirs_known && entries)
+		scale = 1 + (double)c->dirs_known / (double)c->dirs_read;
+	out->files_total = (uint64_t)((double)entries * scale);
+	out->bytes_total = (uint64_t)((double)c->bytes_due * scale);
 }
 
 /* A job that contains an active recursive one, or is it, waits for its end; everything else may run beside

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause
- * Comparison and repair (docs/ARCHITECTURE.md, Rule 4): brings paths of the standby to the source's present state, or only
- * reports what differs. Runs in the target's thread in small steps, as bulk work. */
+ * Comparison and repair (docs/ARCHITECTURE.md, Rule 4): brings paths of the standby to the source's present
+ * state, or only reports what differs. Runs in the target's thread in small steps, as bulk work. */
 #ifndef TANDEM_COMPARE_H
 #define TANDEM_COMPARE_H
 
@@ -12,25 +12,31 @@ struct compare;
 enum compare_flags {
 	CMP_RECURSIVE = 1, /* the tree below */
 	CMP_CHECKSUM = 2,  /* compare bytes also where size and mtime are equal */
-	CMP_REPORT = 4     /* change nothing, report only */
+	CMP_REPORT = 4	   /* change nothing, report only */
 };
 
 struct compare_progress {
 	uint64_t entries, files_sent, bytes_sent; /* so far */
-	uint64_t files_total, bytes_total;        /* of the source as far as it is known */
+	/* Expected for entries and bytes_sent: what was found so far, and as much again for each directory
+	 * that is known and not read yet as the others had on average. Grows while a deep tree is walked;
+	 * exact at the end. */
+	uint64_t files_total, bytes_total;
 	uint64_t differences, deletions;
 };
 
 struct compare_env {
-	struct stream *stream;        /* borrowed */
-	int rootfd;                   /* the source root; borrowed */
-	const struct mirror *mirror;  /* filter, delete, delete guard; borrowed */
-	bool no_owner;                /* the standby cannot set owners: do not compare them */
-	/* Called for every difference: what is static text such as "missing on the standby", "bytes differ". May be NULL. */
+	struct stream *stream;	     /* borrowed */
+	int rootfd;		     /* the source root; borrowed */
+	const struct mirror *mirror; /* filter, delete, delete guard; borrowed */
+	bool no_owner;		     /* the standby cannot set owners: do not compare them */
+	/* Called for every difference: what is static text such as "missing on the standby", "bytes differ".
+	 * May be NULL. */
 	void (*differs)(void *arg, const char *path, const char *what);
-	/* Called once per path that could not be read or compared; the path is reported and retried by the caller. */
+	/* Called once per path that could not be read or compared; the path is reported and retried by the
+	 * caller. */
 	void (*failed)(void *arg, const char *path, int err, const char *text);
-	/* The delete guard stopped deletions: n of total entries. The comparison goes on without deleting and ends held. */
+	/* The delete guard stopped deletions: n of total entries. The comparison goes on without deleting and
+	 * ends held. */
 	void (*guarded)(void *arg, uint64_t n, uint64_t total);
 	void *arg;
 };
@@ -39,13 +45,14 @@ int compare_new(struct compare **out, const struct compare_env *env);
 void compare_free(struct compare *c);
 /* Schedule a path ("" is the root). Merged with what is already scheduled. Returns 0 or -ENOMEM. */
 int compare_add(struct compare *c, const char *path, unsigned flags);
-/* Do a bounded piece of work (at most about 256 KiB or a few hundred entries). Returns 1: call again when there is room;
- * 0: nothing to do until a reply arrives or a path is added; negative: stream error. */
+/* Do a bounded piece of work (at most about 256 KiB or a few hundred entries). Returns 1: call again when
+ * there is room; 0: nothing to do until a reply arrives or a path is added; negative: stream error. */
 int compare_step(struct compare *c);
 /* Feed LISTING and SUMSET payloads. Returns 0 or E_PROTO. */
 int compare_listing(struct compare *c, struct buf *payload);
 int compare_sumset(struct compare *c, struct buf *payload);
-/* A FAIL for a transfer of this comparison arrived. Returns true if xid was ours (it is retried or reported). */
+/* A FAIL for a transfer of this comparison arrived. Returns true if xid was ours (it is retried or reported).
+ */
 bool compare_fail(struct compare *c, const struct wfail *f);
 /* Say whether anything is scheduled or under way. */
 bool compare_busy(const struct compare *c);

@@ -43,6 +43,7 @@ void node_free(struct compare *c, struct cnode *n)
 
 void node_push(struct compare *c, struct cnode *n)
 {
+	c->dirs_known += !(n->flags & (NF_EXTRA | NF_SINGLE));
 	if (n->flags & NF_FRESH) {
 		n->state = NS_READY;
 		TAILQ_INSERT_HEAD(&c->ready, n, link);
@@ -340,6 +341,8 @@ int dir_open(struct compare *c, struct cnode *n)
 	n->state = NS_SCAN;
 	c->scan = (struct cscan){.node = n, .fd = -1, .fresh_step = true};
 	compare_spend(c, 4096);
+	c->dirs_known -= !(n->flags & (NF_EXTRA | NF_SINGLE));
+	c->dirs_read += !(n->flags & (NF_EXTRA | NF_SINGLE));
 	int err = 0;
 	if (n->flags & NF_DROPPED)
 		err = scan_end(c);

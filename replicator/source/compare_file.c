@@ -142,6 +142,7 @@ int file_send_small(struct compare *c, int fd, const char *path, const struct st
 	compare_spend(c, (size_t)n);
 	c->progress.files_sent++;
 	c->progress.bytes_sent += (uint64_t)n;
+	c->bytes_due += (uint64_t)n;
 	return put_small(c, path, st, err == 0);
 }
 
@@ -194,6 +195,8 @@ static int file_queue(struct compare *c, struct celt *el, struct link_group *g, 
 	f->group = g;
 	if (g)
 		g->pending = true;
+	if (!el->have)
+		c->bytes_due += (uint64_t)el->st.st_size;
 	f->st = el->st;
 	f->fd = -1;
 	f->have = el->have;
@@ -699,6 +702,8 @@ static int file_send(struct compare *c, struct cfile *f)
 	else
 		err = extent_add(&spec.extents, 0, EXTENT_INF);
 	f->fd = -1;
+	if (f->have)
+		c->bytes_due += extent_bytes(&spec.extents, (uint64_t)f->st.st_size);
 	int r = transfer_new(&f->transfer, c->env.stream, &spec);
 	if (r || err)
 		return r ? r : err;

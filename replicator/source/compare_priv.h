@@ -139,8 +139,10 @@ struct compare {
 	uint32_t ntries;
 	struct cjobs held; /* jobs that the delete guard stopped (path and flags only) */
 	int64_t budget;	   /* bytes left in this step; an entry counts CMP_STEP_BYTES / CMP_STEP_ENTRIES */
-	struct compare_progress progress;
-	struct buf rec, xattrs, req;		     /* scratch */
+	struct compare_progress progress; /* the totals are made when asked for */
+	uint64_t dirs_read, dirs_known;	  /* directories of the source opened; found and not opened yet */
+	uint64_t bytes_due;		  /* bytes of files found to need sending */
+	struct buf rec, xattrs, req;	  /* scratch */
 	char path[PATH_LONGEST + PATH_NAME_MAX + 2]; /* scratch: the entry in hand */
 	_Alignas(8) char dents[32768];
 	uint8_t io[CMP_STEP_BYTES];
