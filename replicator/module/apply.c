@@ -1,19 +1,21 @@
 /* SPDX-License-Identifier: BSD-2-Clause
- * Applying records (docs/ARCHITECTURE.md, Rule 3). Every operation is reached through its parent's descriptor and acts on the last
- * component without following it; every operation may be applied again and then changes nothing:
+ * Applying records (docs/ARCHITECTURE.md, Rule 3). Every operation is reached through its parent's descriptor
+ * and acts on the last component without following it; every operation may be applied again and then changes
+ * nothing:
  *
- *   create mkdir mknod symlink   an entry of the same kind that exists keeps its content and gets the attributes
- *   link                         the same inode under the new name is success
- *   unlink rmdir                 a missing entry is success
- *   rename                       is not repeatable: the position page remembers that one was applied (position_unsettle), so that
- *                                the sender compares instead of replaying if the child is killed before the next position
+ *   create mkdir mknod symlink   an entry of the same kind that exists keeps its content and gets the
+ * attributes link                         the same inode under the new name is success unlink rmdir a missing
+ * entry is success rename                       is not repeatable: the position page remembers that one was
+ * applied (position_unsettle), so that the sender compares instead of replaying if the child is killed before
+ * the next position
  *
- * A CREATE of a name that is free is put off: almost always the COMMIT of the same file follows in the same batch, and building
- * the file once instead of replacing an empty one halves the work (and spares ext4 the flush of a replaced file and the search
- * past freed inodes). Any operation that could tell the difference, and the end of the batch, does it first.
+ * A CREATE of a name that is free is put off: almost always the COMMIT of the same file follows in the same
+ * batch, and building the file once instead of replacing an empty one halves the work (and spares ext4 the
+ * flush of a replaced file and the search past freed inodes). Any operation that could tell the difference,
+ * and the end of the batch, does it first.
  *
- * Results of one operation, in the functions below: 0; -errno; a positive WR_* code that says more than an errno; or an
- * error below E_FIRST, which ends the connection. */
+ * Results of one operation, in the functions below: 0; -errno; a positive WR_* code that says more than an
+ * errno; or an error below E_FIRST, which ends the connection. */
 #include "config.h"
 #include "replicator/module/apply.h"
 
@@ -54,7 +56,8 @@ static bool excluded(struct apply *a, const char *path, bool is_dir)
 
 static int set_attr(struct apply *a, const struct place *p, const struct jrec *r, uint32_t type)
 {
-	struct wattr want = {.mode = type | (r->mode & 07777), .uid = r->uid, .gid = r->gid, .mtime = r->mtime};
+	struct wattr want = {
+	    .mode = type | (r->mode & 07777), .uid = r->uid, .gid = r->gid, .mtime = r->mtime};
 	return node_set_attr(p->dir->fd, p->base, &want, a->env.no_owner);
 }
 
@@ -72,7 +75,8 @@ static int same_kind(const struct place *p, const struct jrec *r, uint32_t type)
 	if (type == S_IFLNK) {
 		char *have = malloc(PATH_MAX + 1);
 		ssize_t n = have ? readlinkat(p->dir->fd, p->base, have, PATH_MAX) : -1;
-		bool same = n >= 0 && (size_t)n == strlen(r->target) && memcmp(have, r->target, (size_t)n) == 0;
+		bool same =
+		    n >= 0 && (size_t)n == strlen(r->target) && memcmp(have, r->target, (size_t)n) == 0;
 		free(have);
 		return same ? 0 : WR_EXISTS;
 	}
@@ -215,7 +219,7 @@ static int do_setattr(struct apply *a, const struct jrec *r)
 		return err;
 	if (!a->env.no_owner && (r->valid & (JV_UID | JV_GID))) {
 		err = node_chown(p.dir->fd, p.base, r->valid & JV_UID ? r->uid : (uid_t)-1,
-		    r->valid & JV_GID ? r->gid : (gid_t)-1);
+				 r->valid & JV_GID ? r->gid : (gid_t)-1);
 		/* chown cleared set-id bits that the source may still have */
 		if (!err && !(r->valid & JV_MODE) && (st.st_mode & 06000) && !S_ISLNK(st.st_mode))
 			err = node_chmod(p.dir->fd, p.base, r->mode ? r->mode : st.st_mode);
@@ -230,7 +234,8 @@ static int do_setattr(struct apply *a, const struct jrec *r)
 	return err;
 }
 
-/* ext4 and others say ENOSPC for an attribute that does not fit into the inode's block: waiting does not help. */
+/* ext4 and others say ENOSPC for an attribute that does not fit into the inode's block: waiting does not
+ * help. */
 static int xattr_error(struct apply *a, int err)
 {
 	struct statvfs sv;
@@ -278,7 +283,8 @@ static bool is_out(const struct position *p, uint64_t seq)
 	return false;
 }
 
-/* A FAIL may be on its way when the connection ends: what failed stays outstanding until the sender itself says so. */
+/* A FAIL may be on its way when the connection ends: what failed stays outstanding until the sender itself
+ * says so. */
 static void keep_failed(struct apply *a, struct position *p)
 {
 	uint32_t kept = 0;
@@ -446,21 +452,26 @@ static uint32_t code_of(int err)
 
 static const char *op_name(const struct wop *op, const struct jrec *r)
 {
-	static const char *const names[] = {"", "record", "begin", "write", "hole", "copy", "replace", "abort",
-	    "remove tree", "set attributes", "position"};
+	static const char *const names[] = {"",	       "record",  "begin", "write",	  "hole",
+					    "copy",    "replace", "abort", "remove tree", "set attributes",
+					    "position"};
 	return op->type == WOP_REC ? jrec_type_name(r->type) : names[op->type];
 }
 
-static void describe(struct apply *a, char *text, size_t size, const struct wop *op, const struct jrec *r, int err)
+static void describe(struct apply *a, char *text, size_t size, const struct wop *op, const struct jrec *r,
+		     int err)
 {
 	char shown[512];
 	const char *why = err > 0 ? wrefuse_text((uint32_t)err) : err_text(err);
 	path_show(shown, sizeof(shown), op->type == WOP_REC ? r->path : op->path);
 	if (err == WR_NAME)
-		snprintf(text, size, "%s \"%s\": the module's configuration excludes this path; exclude it at the source too",
+		snprintf(
+		    text, size,
+		    "%s \"%s\": the module's configuration excludes this path; exclude it at the source too",
 		    op_name(op, r), shown);
 	else if (err == -EACCES || err == -EPERM)
-		snprintf(text, size, "%s \"%s\": %s (tandemd works as %s here)", op_name(op, r), shown, why, a->env.who);
+		snprintf(text, size, "%s \"%s\": %s (tandemd works as %s here)", op_name(op, r), shown, why,
+			 a->env.who);
 	else
 		snprintf(text, size, "%s \"%s\": %s", op_name(op, r), shown, why);
 }
@@ -469,7 +480,8 @@ static void report(struct apply *a, const struct wop *op, const struct jrec *r, 
 {
 	char text[1024];
 	struct transfer *t = op->xid ? apply_transfer_find(a, op->xid) : NULL;
-	struct wfail f = {.code = code_of(err), .sys_errno = err < 0 ? -err : 0, .xid = op->xid, .path2 = "", .text = text};
+	struct wfail f = {
+	    .code = code_of(err), .sys_errno = err < 0 ? -err : 0, .xid = op->xid, .path2 = "", .text = text};
 	describe(a, text, sizeof(text), op, r, err);
 	f.seq = op->type == WOP_REC ? r->seq : t ? t->seq : op->seq;
 	f.path = op->type == WOP_REC ? r->path : op->type == WOP_COMMIT || !t ? op->path : t->path;
@@ -500,7 +512,8 @@ static int attempt(struct apply *a, const struct wop *op, const struct jrec *r)
 		describe(a, text, sizeof(text), op, r, err);
 		dirs_flush(&a->dirs); /* EMFILE may be our own */
 		held = true;
-		err = a->env.hold(a->env.arg, code_of(err), -err, op->type == WOP_REC ? r->path : op->path, text);
+		err = a->env.hold(a->env.arg, code_of(err), -err, op->type == WOP_REC ? r->path : op->path,
+				  text);
 		if (err)
 			return err;
 	}
@@ -511,8 +524,8 @@ static bool can_wait(struct apply *a, const struct jrec *r)
 {
 	struct place p;
 	struct stat st;
-	return r->type == JT_CREATE && *r->path && !excluded(a, r->path, false) && find(a, r->path, &p) == 0 &&
-	    node_stat(p.dir->fd, p.base, &st) == -ENOENT;
+	return r->type == JT_CREATE && *r->path && !excluded(a, r->path, false) &&
+	       find(a, r->path, &p) == 0 && node_stat(p.dir->fd, p.base, &st) == -ENOENT;
 }
 
 static void put_off(struct apply *a, const struct wop *op, const struct jrec *r)
@@ -555,8 +568,8 @@ static bool only_fills(const struct wop *op)
 	return op->type == WOP_BEGIN || op->type == WOP_DATA || op->type == WOP_HOLE || op->type == WOP_ABORT;
 }
 
-/* Say whether op is the COMMIT that makes the pending file as a whole. Attributes must come with it: those that a CREATE would
- * inherit from its directory are not known otherwise. */
+/* Say whether op is the COMMIT that makes the pending file as a whole. Attributes must come with it: those
+ * that a CREATE would inherit from its directory are not known otherwise. */
 static bool makes_pending(struct apply *a, const struct wop *op)
 {
 	if (op->type != WOP_COMMIT || !op->has_xattrs || strcmp(op->path, a->pending.path) != 0)

@@ -5,11 +5,12 @@
  *                  WB_NEW    the pieces are written at their places into tmp/NAME, and so is what follows
  *                  WB_PATCH  the bytes are appended to redo/N.data, the pieces tell where they belong
  *   committed    WB_NEW    the file gets its size and attributes and is renamed over the path
- *                WB_PATCH  of a file with one name that is small or can be cloned: a copy is patched in tmp/ and renamed
- *                          otherwise, or where the path has several names that must stay one file: redo log (redo.h)
+ *                WB_PATCH  of a file with one name that is small or can be cloned: a copy is patched in tmp/
+ * and renamed otherwise, or where the path has several names that must stay one file: redo log (redo.h)
  *   failed       FAIL was sent; DATA, HOLE and COPY are ignored up to COMMIT or ABORT
  *
- * A step that fails for want of space is called again with the same operation: each leaves the transfer so that this works. */
+ * A step that fails for want of space is called again with the same operation: each leaves the transfer so
+ * that this works. */
 #include "config.h"
 
 #include <errno.h>
@@ -37,7 +38,7 @@
 struct transfer *apply_transfer_find(struct apply *a, uint32_t xid)
 {
 	struct transfer *t;
-	LIST_FOREACH(t, &a->transfers, link)
+	LIST_FOREACH (t, &a->transfers, link)
 		if (t->xid == xid)
 			return t;
 	return NULL;
@@ -95,8 +96,8 @@ static int begin(struct apply *a, const struct wop *op)
 static int add_piece(struct transfer *t, uint64_t off, uint64_t len, uint64_t at, bool hole)
 {
 	struct redo_piece *last = t->n ? &t->v[t->n - 1] : NULL;
-	if (last && last->hole == hole && last->off + last->len == off && (hole || last->at + last->len == at) &&
-	    len != EXTENT_INF - off) {
+	if (last && last->hole == hole && last->off + last->len == off &&
+	    (hole || last->at + last->len == at) && len != EXTENT_INF - off) {
 		last->len += len;
 		return 0;
 	}
@@ -146,7 +147,8 @@ static int write_pieces(struct transfer *t)
 {
 	for (uint32_t i = 0; i < t->n; i++) {
 		const struct redo_piece *p = &t->v[i];
-		int err = p->hole ? hole_at(t, p->off, p->len) : write_at(t, t->mem.data + p->at, p->len, p->off);
+		int err =
+		    p->hole ? hole_at(t, p->off, p->len) : write_at(t, t->mem.data + p->at, p->len, p->off);
 		if (err)
 			return err;
 	}
@@ -158,7 +160,8 @@ static int spill_mode(struct apply *a, struct transfer *t, uint32_t mode)
 {
 	int err = 0;
 	if (t->file < 0)
-		t->file = t->mode == WB_NEW ? open_tmp(a, t->name, sizeof(t->name), mode) : redo_create(&a->redo, &t->number);
+		t->file = t->mode == WB_NEW ? open_tmp(a, t->name, sizeof(t->name), mode)
+					    : redo_create(&a->redo, &t->number);
 	if (t->file < 0) {
 		err = t->file;
 		t->file = -1;
@@ -185,7 +188,8 @@ static int spill(struct apply *a, struct transfer *t)
 static int make_room(struct apply *a, struct transfer *t, uint64_t len)
 {
 	bool spilled = t->file >= 0 && t->mem.len == 0 && (t->mode == WB_PATCH || t->n == 0);
-	if (spilled || (t->mem.len + len <= APPLY_MEM_TRANSFER && a->memory + len <= APPLY_MEM_TOTAL && t->file < 0))
+	if (spilled ||
+	    (t->mem.len + len <= APPLY_MEM_TRANSFER && a->memory + len <= APPLY_MEM_TOTAL && t->file < 0))
 		return 0;
 	return spill(a, t);
 }
@@ -208,7 +212,9 @@ static int data(struct apply *a, struct transfer *t, const struct wop *op)
 			a->memory += op->dlen;
 	}
 	if (!err)
-		err = add_piece(t, op->off, op->dlen, t->file >= 0 || t->mode == WB_PATCH ? t->spooled : t->mem.len - op->dlen, false);
+		err = add_piece(t, op->off, op->dlen,
+				t->file >= 0 || t->mode == WB_PATCH ? t->spooled : t->mem.len - op->dlen,
+				false);
 	if (!err)
 		t->spooled += op->dlen;
 	return err;
@@ -291,11 +297,14 @@ static int copy(struct apply *a, struct transfer *t, const struct wop *op)
 	return err;
 }
 
-/* Give a file being built its size and attributes. old is the entry it replaces (for attributes left alone), if there is one. */
-static int finish(struct apply *a, int fd, const struct wop *op, const struct dir *dir, const char *base, bool replaces)
+/* Give a file being built its size and attributes. old is the entry it replaces (for attributes left alone),
+ * if there is one. */
+static int finish(struct apply *a, int fd, const struct wop *op, const struct dir *dir, const char *base,
+		  bool replaces)
 {
 	struct stat st;
-	struct timespec ts[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_sec = op->attr.mtime.sec, .tv_nsec = op->attr.mtime.nsec}};
+	struct timespec ts[2] = {{.tv_nsec = UTIME_OMIT},
+				 {.tv_sec = op->attr.mtime.sec, .tv_nsec = op->attr.mtime.nsec}};
 	if (fstat(fd, &st))
 		return -errno;
 	if ((uint64_t)st.st_size != op->size && ftruncate(fd, (off_t)op->size))
@@ -329,15 +338,15 @@ static int finish(struct apply *a, int fd, const struct wop *op, const struct di
 static void fill_log(struct redo_log *log, struct apply *a, const struct wop *op, const struct stat *st)
 {
 	*log = (struct redo_log){
-		.dev = st->st_dev,
-		.ino = st->st_ino,
-		.path = (char *)(uintptr_t)op->path,
-		.size = op->size,
-		.attr = op->attr,
-		.has_xattrs = op->has_xattrs,
-		.xattrs = op->data,
-		.xlen = op->dlen,
-		.no_owner = a->env.no_owner,
+	    .dev = st->st_dev,
+	    .ino = st->st_ino,
+	    .path = (char *)(uintptr_t)op->path,
+	    .size = op->size,
+	    .attr = op->attr,
+	    .has_xattrs = op->has_xattrs,
+	    .xattrs = op->data,
+	    .xlen = op->dlen,
+	    .no_owner = a->env.no_owner,
 	};
 }
 
@@ -378,7 +387,8 @@ static int in_place(struct apply *a, struct transfer *t, const struct wop *op)
 	return err;
 }
 
-/* A new version that must go into an inode with several names: its ranges become a patch of the whole file. */
+/* A new version that must go into an inode with several names: its ranges become a patch of the whole file.
+ */
 static int new_to_patch(struct apply *a, struct transfer *t, uint64_t size)
 {
 	uint64_t number;
@@ -494,16 +504,19 @@ static int patch_pieces(struct transfer *t, int fd)
 		else if (!p->hole)
 			err = redo_copy(t->file, p->at, fd, p->off, p->len);
 		else if (p->off < (uint64_t)st.st_size)
-			err = redo_punch(fd, p->off, p->len < (uint64_t)st.st_size - p->off ? p->len : (uint64_t)st.st_size - p->off);
+			err = redo_punch(
+			    fd, p->off,
+			    p->len < (uint64_t)st.st_size - p->off ? p->len : (uint64_t)st.st_size - p->off);
 		if (err)
 			return err;
 	}
 	return 0;
 }
 
-/* Build the patched version beside the old one and rename it. -EOPNOTSUPP: the file is large and cannot be cloned. */
-static int patch_aside(struct apply *a, struct transfer *t, const struct wop *op, struct dir *dir, const char *base, int old,
-    uint64_t size)
+/* Build the patched version beside the old one and rename it. -EOPNOTSUPP: the file is large and cannot be
+ * cloned. */
+static int patch_aside(struct apply *a, struct transfer *t, const struct wop *op, struct dir *dir,
+		       const char *base, int old, uint64_t size)
 {
 	char name[32];
 	if (a->no_clone && size > APPLY_CLONE_SMALL)

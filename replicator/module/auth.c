@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause
- * Secrets files and keys: see auth.h. A secrets file has lines USER:PASSWORD; blank lines and lines that begin with # or ; are
- * comments. */
+ * Secrets files and keys: see auth.h. A secrets file has lines USER:PASSWORD; blank lines and lines that
+ * begin with # or ; are comments. */
 #include "config.h"
 #include "replicator/module/auth.h"
 
@@ -25,12 +25,12 @@ struct secret {
 
 struct secrets {
 	char *file;
-	dev_t dev;            /* the version that was read: device, inode, size, times, mode, owner */
+	dev_t dev; /* the version that was read: device, inode, size, times, mode, owner */
 	ino_t ino;
 	off_t size;
 	struct timespec mtime, ctime;
 	bool good;
-	char why[512];        /* not good: what, and what to do */
+	char why[512]; /* not good: what, and what to do */
 	struct secret *v;
 	size_t n;
 };
@@ -98,8 +98,10 @@ static int read_file(const char *file, struct secret **out, size_t *n, char *why
 		struct secret s = {0};
 		int got = parse_line(line, &s);
 		if (got < 0) {
-			snprintf(why, size, "%s:%d: must be USER:PASSWORD (a password alone belongs into the source's password file)", file,
-			    number);
+			snprintf(why, size,
+				 "%s:%d: must be USER:PASSWORD (a password alone belongs into the source's "
+				 "password file)",
+				 file, number);
 			err = -EINVAL;
 		}
 		if (got <= 0)
@@ -144,7 +146,9 @@ bool auth_file_has(const char *file, const char *user, char *why, size_t size)
 	bool has = find_user(v, n, user) != NULL;
 	free_secrets(v, n);
 	if (!has)
-		snprintf(why, size, "secrets file %s has no line for user \"%s\" of auth users: add %s:PASSWORD", file, user, user);
+		snprintf(why, size,
+			 "secrets file %s has no line for user \"%s\" of auth users: add %s:PASSWORD", file,
+			 user, user);
 	return has;
 }
 
@@ -189,8 +193,8 @@ static bool unchanged(struct secrets *f)
 	if (stat(f->file, &st))
 		memset(&st, 0, sizeof(st));
 	bool same = f->good && st.st_dev == f->dev && st.st_ino == f->ino && st.st_size == f->size &&
-	    st.st_mtim.tv_sec == f->mtime.tv_sec && st.st_mtim.tv_nsec == f->mtime.tv_nsec &&
-	    st.st_ctim.tv_sec == f->ctime.tv_sec && st.st_ctim.tv_nsec == f->ctime.tv_nsec;
+		    st.st_mtim.tv_sec == f->mtime.tv_sec && st.st_mtim.tv_nsec == f->mtime.tv_nsec &&
+		    st.st_ctim.tv_sec == f->ctime.tv_sec && st.st_ctim.tv_nsec == f->ctime.tv_nsec;
 	f->dev = st.st_dev;
 	f->ino = st.st_ino;
 	f->size = st.st_size;
@@ -218,7 +222,8 @@ static void reload(struct auth_store *s, struct secrets *f, bool strict)
 	struct secret *v;
 	size_t n;
 	f->good = false;
-	if (auth_check_file(f->file, strict, f->why, sizeof(f->why)) || read_file(f->file, &v, &n, f->why, sizeof(f->why)))
+	if (auth_check_file(f->file, strict, f->why, sizeof(f->why)) ||
+	    read_file(f->file, &v, &n, f->why, sizeof(f->why)))
 		return;
 	keep_keys(s, v, n);
 	free_secrets(f->v, f->n);
@@ -269,14 +274,15 @@ static const struct secrets *file_of(const struct auth_store *s, const struct mo
 }
 
 /* The key of user in one module. */
-static int find_in(const struct auth_store *s, const struct module_conf *m, const char *user, uint8_t key[PSK_LEN], char *why,
-    size_t size)
+static int find_in(const struct auth_store *s, const struct module_conf *m, const char *user,
+		   uint8_t key[PSK_LEN], char *why, size_t size)
 {
 	char shown[256];
 	path_show(shown, sizeof(shown), user);
 	const struct secrets *f = file_of(s, m);
 	if (modules_conf_right(m, user) == USER_DENY) {
-		snprintf(why, size, "user \"%s\" is not among \"auth users\" of module [%s]: add it there", shown, m->name);
+		snprintf(why, size, "user \"%s\" is not among \"auth users\" of module [%s]: add it there",
+			 shown, m->name);
 		return E_AUTH;
 	}
 	if (!f || !f->good) {
@@ -285,17 +291,20 @@ static int find_in(const struct auth_store *s, const struct module_conf *m, cons
 	}
 	const struct secret *one = find_user(f->v, f->n, user);
 	if (!one || !one->derived) {
-		snprintf(why, size, "user \"%s\" has no line in the secrets file %s: add %s:PASSWORD", shown, f->file, shown);
+		snprintf(why, size, "user \"%s\" has no line in the secrets file %s: add %s:PASSWORD", shown,
+			 f->file, shown);
 		return E_AUTH;
 	}
 	memcpy(key, one->key, PSK_LEN);
-	snprintf(why, size, "wrong password for user \"%s\": the source's password file must hold what stands after \"%s:\" in %s", shown,
-	    shown, f->file);
+	snprintf(why, size,
+		 "wrong password for user \"%s\": the source's password file must hold what stands after "
+		 "\"%s:\" in %s",
+		 shown, shown, f->file);
 	return 0;
 }
 
 int auth_find(const struct auth_store *s, const struct modules_conf *mc, const char *user, const char *module,
-    uint8_t key[PSK_LEN], char *why, size_t size)
+	      uint8_t key[PSK_LEN], char *why, size_t size)
 {
 	char shown[256];
 	const struct module_conf *m = *module ? modules_conf_find(mc, module) : NULL;
@@ -303,7 +312,9 @@ int auth_find(const struct auth_store *s, const struct modules_conf *mc, const c
 		return find_in(s, m, user, key, why, size);
 	path_show(shown, sizeof(shown), *module ? module : user);
 	if (*module) {
-		snprintf(why, size, "there is no module \"%s\": add a section [%s], or correct the source's target", shown, shown);
+		snprintf(why, size,
+			 "there is no module \"%s\": add a section [%s], or correct the source's target",
+			 shown, shown);
 		return E_AUTH;
 	}
 	for (size_t i = 0; i < mc->nmodules; i++)

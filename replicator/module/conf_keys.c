@@ -20,76 +20,90 @@ struct known {
 #define TLS_NOTE "every connection is TLS 1.3 here"
 
 static const struct known known[] = {
-	/* work */
-	{"port", GLOBAL, NULL, NULL},
-	{"rsync port", GLOBAL, NULL, NULL},
-	{"address", GLOBAL, NULL, NULL},
-	{"state dir", GLOBAL, NULL, NULL},
-	{"motd file", GLOBAL, NULL, NULL},
-	{"log file", BOTH, NULL, NULL},
-	{"pid file", GLOBAL, NULL, NULL},
-	{"listen backlog", GLOBAL, NULL, NULL},
-	{"max unauthenticated", GLOBAL, NULL, NULL},
-	{"max unauthenticated per address", GLOBAL, NULL, NULL},
-	{"comment", MODULE, NULL, NULL},
-	{"path", MODULE, NULL, NULL},
-	{"create path", BOTH, NULL, NULL},
-	{"use chroot", BOTH, NULL, NULL},
-	{"max connections", BOTH, NULL, NULL},
-	{"read only", BOTH, NULL, NULL},
-	{"list", BOTH, NULL, NULL},
-	{"uid", BOTH, NULL, NULL},
-	{"gid", BOTH, NULL, NULL},
-	{"auth users", BOTH, NULL, NULL},
-	{"secrets file", BOTH, NULL, NULL},
-	{"strict modes", BOTH, NULL, NULL},
-	{"hosts allow", BOTH, NULL, NULL},
-	{"hosts deny", BOTH, NULL, NULL},
-	{"timeout", BOTH, NULL, NULL},
-	{"max verbosity", BOTH, NULL, NULL},
-	{"exclude", BOTH, NULL, NULL},
-	{"include", BOTH, NULL, NULL},
-	{"filter", BOTH, NULL, NULL},
-	{"exclude from", BOTH, NULL, NULL},
-	{"include from", BOTH, NULL, NULL},
-	/* without meaning */
-	{"lock file", BOTH, "has no effect: connections are counted in the daemon itself, without a lock file", NULL},
-	{"ignore errors", BOTH, "has no effect: a file that cannot be applied never stops the others, and deletions are "
-	                        "never guessed", NULL},
-	{"ignore nonreadable", BOTH, "has no effect: the source decides what is mirrored, and reports what it cannot read", NULL},
-	{"transfer logging", BOTH, "has no effect: use \"tandemctl journal --follow\" on the source to see every change", NULL},
-	{"log format", BOTH, "has no effect: use \"tandemctl journal --format\" on the source", NULL},
-	{"syslog facility", BOTH, "has no effect: without a log file messages go to facility daemon", NULL},
-	{"syslog tag", BOTH, "has no effect: messages are tagged tandemd", NULL},
-	{"dont compress", BOTH, "belongs to the source: it compresses, see \"dont compress\" in mirrors.conf", NULL},
-	{"numeric ids", BOTH, "has no effect: owners are always numbers here", NULL},
-	{"open noatime", BOTH, "has no effect: access times are not mirrored", NULL},
-	{"reverse lookup", BOTH, "has no effect: names of peers are never looked up", NULL},
-	{"forward lookup", BOTH, "has no effect: names of peers are never looked up", NULL},
-	{"socket options", BOTH, "has no effect: keepalive, TCP_NODELAY and a user time-out are always set", NULL},
-	{"auth digest", BOTH, "has no effect: " TLS_NOTE ", with a key derived by scrypt", NULL},
-	{"insecure links", BOTH, "has no effect: symlinks are mirrored and never followed", NULL},
-	{"temp dir", BOTH, "has no effect: new versions are built in .tandem/tmp inside the module, so that a rename can "
-	                   "put them in place", NULL},
-	{"refuse options", BOTH, "has no effect: clients have no options here", NULL},
-	{"ssl", BOTH, "has no effect: " TLS_NOTE, NULL},
-	{"munge symlinks", BOTH, NULL, "a mirror keeps symlinks as they are; they are never followed here. Remove this line"},
-	{"write only", BOTH, NULL, "a module that cannot be read cannot be compared with its source. Remove this line"},
-	{"fake super", BOTH, "has no effect: owners are not kept in attributes; run the module as root (no uid) to keep owners, with "
-	                     "a uid they are not mirrored", NULL},
-	{"charset", BOTH, NULL, "names are mirrored byte by byte. Remove this line"},
-	{"name converter", BOTH, NULL, "owners are mirrored as numbers. Remove this line"},
-	{"incoming chmod", BOTH, NULL, "a mirror keeps modes exactly. Remove this line"},
-	{"outgoing chmod", BOTH, NULL, "a mirror keeps modes exactly. Remove this line"},
-	{"early exec", BOTH, NULL, NO_HOOKS},
-	{"pre-xfer exec", BOTH, NULL, NO_HOOKS},
-	{"post-xfer exec", BOTH, NULL, NO_HOOKS},
-	{"daemon chroot", GLOBAL, NULL, "confine the service with its systemd unit instead, or use chroot in the modules"},
-	{"daemon uid", GLOBAL, NULL, "start tandemd as that user instead, or set uid in the modules"},
-	{"daemon gid", GLOBAL, NULL, "start tandemd as that group instead, or set gid in the modules"},
-	{"proxy protocol", GLOBAL, NULL, "not supported: let the source connect directly"},
-	{"proxy protocol hosts", GLOBAL, "has no effect: the proxy protocol is not supported", NULL},
-	{"haproxy protocol", GLOBAL, NULL, "not supported: let the source connect directly"},
+    /* work */
+    {"port", GLOBAL, NULL, NULL},
+    {"rsync port", GLOBAL, NULL, NULL},
+    {"address", GLOBAL, NULL, NULL},
+    {"state dir", GLOBAL, NULL, NULL},
+    {"motd file", GLOBAL, NULL, NULL},
+    {"log file", BOTH, NULL, NULL},
+    {"pid file", GLOBAL, NULL, NULL},
+    {"listen backlog", GLOBAL, NULL, NULL},
+    {"max unauthenticated", GLOBAL, NULL, NULL},
+    {"max unauthenticated per address", GLOBAL, NULL, NULL},
+    {"comment", MODULE, NULL, NULL},
+    {"path", MODULE, NULL, NULL},
+    {"create path", BOTH, NULL, NULL},
+    {"use chroot", BOTH, NULL, NULL},
+    {"max connections", BOTH, NULL, NULL},
+    {"read only", BOTH, NULL, NULL},
+    {"list", BOTH, NULL, NULL},
+    {"uid", BOTH, NULL, NULL},
+    {"gid", BOTH, NULL, NULL},
+    {"auth users", BOTH, NULL, NULL},
+    {"secrets file", BOTH, NULL, NULL},
+    {"strict modes", BOTH, NULL, NULL},
+    {"hosts allow", BOTH, NULL, NULL},
+    {"hosts deny", BOTH, NULL, NULL},
+    {"timeout", BOTH, NULL, NULL},
+    {"max verbosity", BOTH, NULL, NULL},
+    {"exclude", BOTH, NULL, NULL},
+    {"include", BOTH, NULL, NULL},
+    {"filter", BOTH, NULL, NULL},
+    {"exclude from", BOTH, NULL, NULL},
+    {"include from", BOTH, NULL, NULL},
+    /* without meaning */
+    {"lock file", BOTH, "has no effect: connections are counted in the daemon itself, without a lock file",
+     NULL},
+    {"ignore errors", BOTH,
+     "has no effect: a file that cannot be applied never stops the others, and deletions are "
+     "never guessed",
+     NULL},
+    {"ignore nonreadable", BOTH,
+     "has no effect: the source decides what is mirrored, and reports what it cannot read", NULL},
+    {"transfer logging", BOTH,
+     "has no effect: use \"tandemctl journal --follow\" on the source to see every change", NULL},
+    {"log format", BOTH, "has no effect: use \"tandemctl journal --format\" on the source", NULL},
+    {"syslog facility", BOTH, "has no effect: without a log file messages go to facility daemon", NULL},
+    {"syslog tag", BOTH, "has no effect: messages are tagged tandemd", NULL},
+    {"dont compress", BOTH, "belongs to the source: it compresses, see \"dont compress\" in mirrors.conf",
+     NULL},
+    {"numeric ids", BOTH, "has no effect: owners are always numbers here", NULL},
+    {"open noatime", BOTH, "has no effect: access times are not mirrored", NULL},
+    {"reverse lookup", BOTH, "has no effect: names of peers are never looked up", NULL},
+    {"forward lookup", BOTH, "has no effect: names of peers are never looked up", NULL},
+    {"socket options", BOTH, "has no effect: keepalive, TCP_NODELAY and a user time-out are always set",
+     NULL},
+    {"auth digest", BOTH, "has no effect: " TLS_NOTE ", with a key derived by scrypt", NULL},
+    {"insecure links", BOTH, "has no effect: symlinks are mirrored and never followed", NULL},
+    {"temp dir", BOTH,
+     "has no effect: new versions are built in .tandem/tmp inside the module, so that a rename can "
+     "put them in place",
+     NULL},
+    {"refuse options", BOTH, "has no effect: clients have no options here", NULL},
+    {"ssl", BOTH, "has no effect: " TLS_NOTE, NULL},
+    {"munge symlinks", BOTH, NULL,
+     "a mirror keeps symlinks as they are; they are never followed here. Remove this line"},
+    {"write only", BOTH, NULL,
+     "a module that cannot be read cannot be compared with its source. Remove this line"},
+    {"fake super", BOTH,
+     "has no effect: owners are not kept in attributes; run the module as root (no uid) to keep owners, with "
+     "a uid they are not mirrored",
+     NULL},
+    {"charset", BOTH, NULL, "names are mirrored byte by byte. Remove this line"},
+    {"name converter", BOTH, NULL, "owners are mirrored as numbers. Remove this line"},
+    {"incoming chmod", BOTH, NULL, "a mirror keeps modes exactly. Remove this line"},
+    {"outgoing chmod", BOTH, NULL, "a mirror keeps modes exactly. Remove this line"},
+    {"early exec", BOTH, NULL, NO_HOOKS},
+    {"pre-xfer exec", BOTH, NULL, NO_HOOKS},
+    {"post-xfer exec", BOTH, NULL, NO_HOOKS},
+    {"daemon chroot", GLOBAL, NULL,
+     "confine the service with its systemd unit instead, or use chroot in the modules"},
+    {"daemon uid", GLOBAL, NULL, "start tandemd as that user instead, or set uid in the modules"},
+    {"daemon gid", GLOBAL, NULL, "start tandemd as that group instead, or set gid in the modules"},
+    {"proxy protocol", GLOBAL, NULL, "not supported: let the source connect directly"},
+    {"proxy protocol hosts", GLOBAL, "has no effect: the proxy protocol is not supported", NULL},
+    {"haproxy protocol", GLOBAL, NULL, "not supported: let the source connect directly"},
 };
 #define NKNOWN (sizeof(known) / sizeof(*known))
 
@@ -149,7 +163,8 @@ static const char *nearest(const char *key)
 /* "no", "false", "0" or an empty value switch a refused key off. */
 static bool is_off(const char *value)
 {
-	return !value || !*value || strcasecmp(value, "no") == 0 || strcasecmp(value, "false") == 0 || strcmp(value, "0") == 0;
+	return !value || !*value || strcasecmp(value, "no") == 0 || strcasecmp(value, "false") == 0 ||
+	       strcmp(value, "0") == 0;
 }
 
 static void check_entry(struct conf *c, const struct conf_section *s, const struct conf_entry *e)
@@ -159,8 +174,9 @@ static void check_entry(struct conf *c, const struct conf_section *s, const stru
 		return; /* reported as a line without '=' */
 	if (!k) {
 		const char *near = nearest(e->key);
-		conf_add_diag(c, CONF_ERROR, e->line, near ? "unknown key \"%s\": did you mean \"%s\"?" : "unknown key \"%s\"",
-		    e->key, near);
+		conf_add_diag(c, CONF_ERROR, e->line,
+			      near ? "unknown key \"%s\": did you mean \"%s\"?" : "unknown key \"%s\"",
+			      e->key, near);
 		return;
 	}
 	if (s->name && !(k->scope & MODULE))

@@ -44,7 +44,9 @@ static int enter_root(const struct module_conf *m, int rootfd, struct confined *
 		return 0;
 	}
 	if (m->use_chroot == TRI_YES)
-		return fail(-errno, why, size, "chroot into the module (\"use chroot = no\" does without; openat2 and Landlock stay)");
+		return fail(
+		    -errno, why, size,
+		    "chroot into the module (\"use chroot = no\" does without; openat2 and Landlock stay)");
 	log_warn("chroot into the module failed: %s; going on with openat2 and Landlock", err_text(-errno));
 	return 0;
 }
@@ -55,7 +57,8 @@ static int enter_root(const struct module_conf *m, int rootfd, struct confined *
 static int drop_to_nobody(char *why, size_t size)
 {
 	gid_t gid = NOBODY;
-	if (geteuid() == 0 && (setgroups(1, &gid) || setresgid(gid, gid, gid) || setresuid(NOBODY, NOBODY, NOBODY)))
+	if (geteuid() == 0 &&
+	    (setgroups(1, &gid) || setresgid(gid, gid, gid) || setresuid(NOBODY, NOBODY, NOBODY)))
 		return fail(-errno, why, size, "change to uid 65534");
 	return 0;
 }
@@ -65,8 +68,8 @@ static int drop_uid(const struct module_conf *m, char *why, size_t size)
 	gid_t gid = m->gid;
 	if (!m->has_uid || geteuid() != 0)
 		return 0;
-	if (setgroups(m->ngroups ? (size_t)m->ngroups : 1, m->ngroups ? m->groups : &gid) || setresgid(gid, gid, gid) ||
-	    setresuid(m->uid, m->uid, m->uid))
+	if (setgroups(m->ngroups ? (size_t)m->ngroups : 1, m->ngroups ? m->groups : &gid) ||
+	    setresgid(gid, gid, gid) || setresuid(m->uid, m->uid, m->uid))
 		return fail(-errno, why, size, "change to the module's uid and gid");
 	if (m->uid && (setuid(0) == 0 || geteuid() != m->uid))
 		return fail(-EPERM, why, size, "the change to the module's uid can be undone");
@@ -78,8 +81,8 @@ static int drop_uid(const struct module_conf *m, char *why, size_t size)
 /* What keeping owners, modes, set-id bits, devices and attributes exactly needs. */
 static uint64_t wanted_caps(bool admin)
 {
-	uint64_t keep = CAP(CAP_CHOWN) | CAP(CAP_DAC_OVERRIDE) | CAP(CAP_DAC_READ_SEARCH) | CAP(CAP_FOWNER) | CAP(CAP_FSETID) |
-	    CAP(CAP_MKNOD) | CAP(CAP_SETFCAP);
+	uint64_t keep = CAP(CAP_CHOWN) | CAP(CAP_DAC_OVERRIDE) | CAP(CAP_DAC_READ_SEARCH) | CAP(CAP_FOWNER) |
+			CAP(CAP_FSETID) | CAP(CAP_MKNOD) | CAP(CAP_SETFCAP);
 	return admin ? keep | CAP(CAP_SYS_ADMIN) : keep;
 }
 
@@ -107,7 +110,7 @@ static int set_caps(uint64_t keep)
 #define LL_IOCTL_DEV (1ull << 15) /* ABI 5 */
 #define LL_NET_BIND  (1ull << 0)  /* ABI 4 */
 #define LL_NET_CONN  (1ull << 1)
-#define LL_SCOPE_ALL 3ull         /* ABI 6: abstract sockets, signals */
+#define LL_SCOPE_ALL 3ull /* ABI 6: abstract sockets, signals */
 
 /* struct landlock_ruleset_attr of ABI 6 */
 struct ll_ruleset {
@@ -128,8 +131,8 @@ static int landlock_beneath(int rootfd)
 	if (fd < 0)
 		return -errno;
 	struct landlock_path_beneath_attr beneath = {
-		.allowed_access = attr.fs & ~(LANDLOCK_ACCESS_FS_EXECUTE | LL_IOCTL_DEV),
-		.parent_fd = rootfd,
+	    .allowed_access = attr.fs & ~(LANDLOCK_ACCESS_FS_EXECUTE | LL_IOCTL_DEV),
+	    .parent_fd = rootfd,
 	};
 	int err = 0;
 	if ((rootfd >= 0 && syscall(SYS_landlock_add_rule, fd, LANDLOCK_RULE_PATH_BENEATH, &beneath, 0)) ||
@@ -195,7 +198,8 @@ int confine_enter(const struct module_conf *m, int rootfd, struct confined *out,
 	err = landlock_beneath(rootfd);
 	out->landlock = !err;
 	if (err && err != -ENOSYS && err != -EOPNOTSUPP)
-		log_warn("Landlock: %s; going on with openat2%s", err_text(err), out->chrooted ? " and chroot" : "");
+		log_warn("Landlock: %s; going on with openat2%s", err_text(err),
+			 out->chrooted ? " and chroot" : "");
 	set_limits();
 	return 0;
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause
- * Confinement of the child that serves one connection. In this order, each step using what the next takes away:
+ * Confinement of the child that serves one connection. In this order, each step using what the next takes
+ * away:
  *
  *   chroot        into the module, where "use chroot" is not no and we are root
  *   uid and gid   of the module, if it names some
@@ -9,8 +10,9 @@
  *   limits        descriptors, no core files, no new processes
  *   seccomp       only the system calls that applying needs; the last step, for all threads
  *
- * CAP_SYS_ADMIN is needed for attributes trusted.*. It is kept only together with the system call filter, which leaves
- * nothing else of what it allows (no mount, no namespaces, no bpf ...). Without seccomp it goes, and trusted.* are refused. */
+ * CAP_SYS_ADMIN is needed for attributes trusted.*. It is kept only together with the system call filter,
+ * which leaves nothing else of what it allows (no mount, no namespaces, no bpf ...). Without seccomp it goes,
+ * and trusted.* are refused. */
 #ifndef TANDEM_MODULE_CONFINE_H
 #define TANDEM_MODULE_CONFINE_H
 
@@ -18,17 +20,18 @@
 #include <stddef.h>
 #include "replicator/module/modules_conf.h"
 
-#define CONFINE_FDS 1024 /* descriptors of a child: two per transfer, the directories of a batch, a few more */
+#define CONFINE_FDS                                                                                          \
+	1024 /* descriptors of a child: two per transfer, the directories of a batch, a few more */
 
 struct confined {
 	bool chrooted, landlock, seccomp;
-	bool no_owner;    /* owners cannot be set */
-	char who[128];    /* "uid 33 (www)", for messages */
+	bool no_owner; /* owners cannot be set */
+	char who[128]; /* "uid 33 (www)", for messages */
 };
 
-/* Enter the module, whose directory is open as rootfd, up to the limits. m NULL and rootfd -1: a connection that only lists
- * modules or is refused; it keeps nothing (uid 65534, no files). Returns 0 or -errno with why. Must be called before
- * threads are started. */
+/* Enter the module, whose directory is open as rootfd, up to the limits. m NULL and rootfd -1: a connection
+ * that only lists modules or is refused; it keeps nothing (uid 65534, no files). Returns 0 or -errno with
+ * why. Must be called before threads are started. */
 int confine_enter(const struct module_conf *m, int rootfd, struct confined *out, char *why, size_t size);
 /* Install the system call filter in all threads. Returns 0 or -errno. */
 int confine_syscalls(struct confined *out);

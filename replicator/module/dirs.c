@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause
- * Directories of a batch: see dirs.h. A linear table: a batch works in few directories, and comparing the lengths of
- * 32 paths costs less than one openat2. */
+ * Directories of a batch: see dirs.h. A linear table: a batch works in few directories, and comparing the
+ * lengths of 32 paths costs less than one openat2. */
 #include "config.h"
 #include "replicator/module/dirs.h"
 
@@ -24,7 +24,8 @@ static void restore(struct dir *dir)
 {
 	if (!dir->restore)
 		return;
-	struct timespec ts[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_sec = dir->mtime.sec, .tv_nsec = dir->mtime.nsec}};
+	struct timespec ts[2] = {{.tv_nsec = UTIME_OMIT},
+				 {.tv_sec = dir->mtime.sec, .tv_nsec = dir->mtime.nsec}};
 	if (utimensat(dir->fd, ".", ts, AT_SYMLINK_NOFOLLOW))
 		utimensat(dir->fd, "", ts, AT_EMPTY_PATH);
 }

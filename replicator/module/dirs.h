@@ -10,24 +10,24 @@
 #define DIRS_MAX 32 /* directories held open */
 
 struct dir {
-	char *path;          /* relative to the module; owned */
-	size_t len;          /* bytes of path */
-	int fd;              /* O_PATH */
-	bool restore;        /* mtime is to be set */
-	struct jtime mtime;  /* what it gets */
-	unsigned used;       /* clock of the last use */
+	char *path;	    /* relative to the module; owned */
+	size_t len;	    /* bytes of path */
+	int fd;		    /* O_PATH */
+	bool restore;	    /* mtime is to be set */
+	struct jtime mtime; /* what it gets */
+	unsigned used;	    /* clock of the last use */
 };
 
 struct dirs {
-	int rootfd;  /* the module's directory; borrowed */
+	int rootfd; /* the module's directory; borrowed */
 	unsigned clock;
 	unsigned n;
 	struct dir v[DIRS_MAX];
 };
 
 void dirs_init(struct dirs *d, int rootfd);
-/* Find or open the directory that holds path; *base gets the last component. The two directories asked for last stay
- * valid. Returns 0 or -errno as path_open_parent. */
+/* Find or open the directory that holds path; *base gets the last component. The two directories asked for
+ * last stay valid. Returns 0 or -errno as path_open_parent. */
 int dirs_parent(struct dirs *d, const char *path, struct dir **dir, const char **base);
 /* Remember, before dir changes, which mtime it gets at the end: pm, or what it has now when pm is zero.
  * pm is a promise of the sender about the present record, so the last one wins. */

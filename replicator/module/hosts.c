@@ -68,14 +68,17 @@ int hosts_parse(const char *pattern, struct host_rule *out, char *why, size_t si
 	if (v4)
 		from_v4(out->addr, &a4);
 	else if (inet_pton(AF_INET6, addr, out->addr) != 1)
-		return refuse(why, size, pattern,
-		    strpbrk(addr, "*?[") ? "is a wildcard: write the network instead, such as 192.168.1.0/24"
-		                         : "is not an address: names are not accepted, since whoever controls their DNS "
-		                           "would be let in; write the address, such as 192.168.1.10, or a network, "
-		                           "such as 192.168.1.0/24");
+		return refuse(
+		    why, size, pattern,
+		    strpbrk(addr, "*?[")
+			? "is a wildcard: write the network instead, such as 192.168.1.0/24"
+			: "is not an address: names are not accepted, since whoever controls their DNS "
+			  "would be let in; write the address, such as 192.168.1.10, or a network, "
+			  "such as 192.168.1.0/24");
 	out->bits = 128;
 	if (slash && parse_bits(slash + 1, v4, &out->bits))
-		return refuse(why, size, pattern, "has a wrong network size: write address/bits or address/netmask");
+		return refuse(why, size, pattern,
+			      "has a wrong network size: write address/bits or address/netmask");
 	return 0;
 }
 

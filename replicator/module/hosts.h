@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause
- * Rules about peers' addresses: "hosts allow" and "hosts deny". Addresses, CIDR, address/netmask and "*"; never names, since
- * whoever runs the peer's DNS would decide. */
+ * Rules about peers' addresses: "hosts allow" and "hosts deny". Addresses, CIDR, address/netmask and "*";
+ * never names, since whoever runs the peer's DNS would decide. */
 #ifndef TANDEM_MODULE_HOSTS_H
 #define TANDEM_MODULE_HOSTS_H
 
@@ -10,8 +10,8 @@
 #include <sys/socket.h>
 
 struct host_rule {
-	uint8_t addr[16];   /* IPv4 as ::ffff:a.b.c.d */
-	unsigned bits;      /* that must be equal, of 128 */
+	uint8_t addr[16]; /* IPv4 as ::ffff:a.b.c.d */
+	unsigned bits;	  /* that must be equal, of 128 */
 };
 
 struct host_rules {

@@ -47,10 +47,11 @@ static int listen_v6(const char *text, int port, int backlog, bool dual)
 
 static int explain(int err, const char *address, int port, char *why, size_t size)
 {
-	const char *hint = err == -EADDRINUSE ? "; another program has the port: stop it, or set another \"port\""
-	    : err == -EADDRNOTAVAIL           ? "; this host does not have the address: correct \"address\""
-	    : err == -EACCES                  ? "; ports below 1024 need root"
-					      : "";
+	const char *hint =
+	    err == -EADDRINUSE	    ? "; another program has the port: stop it, or set another \"port\""
+	    : err == -EADDRNOTAVAIL ? "; this host does not have the address: correct \"address\""
+	    : err == -EACCES	    ? "; ports below 1024 need root"
+				    : "";
 	snprintf(why, size, "cannot listen on %s port %d: %s%s", address, port, err_text(err), hint);
 	return err;
 }
@@ -68,7 +69,8 @@ int listener_open(const struct modules_conf *mc, int fds[LISTENERS_MAX], char *w
 	}
 	for (size_t i = 0; i < mc->naddresses && n < LISTENERS_MAX; i++) {
 		const char *a = mc->addresses[i];
-		int fd = strchr(a, ':') ? listen_v6(a, mc->port, mc->backlog, false) : listen_v4(a, mc->port, mc->backlog);
+		int fd = strchr(a, ':') ? listen_v6(a, mc->port, mc->backlog, false)
+					: listen_v4(a, mc->port, mc->backlog);
 		if (fd < 0) {
 			while (n)
 				close(fds[--n]);

@@ -16,12 +16,9 @@
 enum { OPT_CONFIG = 'c', OPT_FOREGROUND = 'f', OPT_CHECK = 'k', OPT_HELP = 'h', OPT_VERSION = 'V' };
 
 static const struct option options[] = {
-	{"config", required_argument, NULL, OPT_CONFIG},
-	{"foreground", no_argument, NULL, OPT_FOREGROUND},
-	{"check", no_argument, NULL, OPT_CHECK},
-	{"help", no_argument, NULL, OPT_HELP},
-	{"version", no_argument, NULL, OPT_VERSION},
-	{0},
+    {"config", required_argument, NULL, OPT_CONFIG}, {"foreground", no_argument, NULL, OPT_FOREGROUND},
+    {"check", no_argument, NULL, OPT_CHECK},	     {"help", no_argument, NULL, OPT_HELP},
+    {"version", no_argument, NULL, OPT_VERSION},     {0},
 };
 
 static void usage(FILE *out)
@@ -29,9 +26,11 @@ static void usage(FILE *out)
 	fputs("usage: tandemd [--config FILE] [--foreground] [--check]\n"
 	      "Serve the modules of a configuration file to tandem-replicator.\n"
 	      "  --config FILE   instead of " DEFAULT_CONFIG "\n"
-	      "  --foreground    stay in the foreground, log to standard error unless a log file is configured\n"
+	      "  --foreground    stay in the foreground, log to standard error unless a log file is "
+	      "configured\n"
 	      "  --check         check the configuration, print what is found, exit 0 if it has no errors\n"
-	      "  --help, --version\n", out);
+	      "  --help, --version\n",
+	      out);
 }
 
 int main(int argc, char **argv, char **envp)

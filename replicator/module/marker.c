@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause
- * Marker and state: see marker.h. The child has left the state directory when it writes the state (chroot, uid), so the file is
- * rewritten in place through a descriptor: one padded write within a single sector-aligned kilobyte. */
+ * Marker and state: see marker.h. The child has left the state directory when it writes the state (chroot,
+ * uid), so the file is rewritten in place through a descriptor: one padded write within a single
+ * sector-aligned kilobyte. */
 #include "config.h"
 #include "replicator/module/marker.h"
 
@@ -36,7 +37,8 @@ static int unhex(uint8_t out[16], const char *in)
 
 static int take_id(struct identity *id, const char *module, const char *source)
 {
-	if (!module || strlen(module) != MARKER_ID_LEN || strspn(module, "0123456789abcdef-") != MARKER_ID_LEN)
+	if (!module || strlen(module) != MARKER_ID_LEN ||
+	    strspn(module, "0123456789abcdef-") != MARKER_ID_LEN)
 		return E_PROTO;
 	memcpy(id->module_id, module, MARKER_ID_LEN + 1);
 	return unhex(id->source_id, source);
@@ -50,7 +52,8 @@ int marker_read(int dirfd, struct identity *id)
 	int err = fio_slurp(dirfd, "marker", MARKER_MAX, &text, &n);
 	if (err)
 		return err;
-	err = sscanf(text, "module %63s\nsource %63s\n", module, source) == 2 ? take_id(id, module, source) : E_PROTO;
+	err = sscanf(text, "module %63s\nsource %63s\n", module, source) == 2 ? take_id(id, module, source)
+									      : E_PROTO;
 	free(text);
 	return err;
 }
@@ -81,8 +84,9 @@ int state_open(int stdir, const char *module)
 	char name[256];
 	size_t o = 0;
 	for (const unsigned char *s = (const unsigned char *)module; *s; s++) {
-		bool plain = (*s >= 'a' && *s <= 'z') || (*s >= 'A' && *s <= 'Z') || (*s >= '0' && *s <= '9') || strchr("-_+@", *s) ||
-		    (*s == '.' && s != (const unsigned char *)module);
+		bool plain = (*s >= 'a' && *s <= 'z') || (*s >= 'A' && *s <= 'Z') ||
+			     (*s >= '0' && *s <= '9') || strchr("-_+@", *s) ||
+			     (*s == '.' && s != (const unsigned char *)module);
 		if (o + 12 >= sizeof(name))
 			return -ENAMETOOLONG;
 		o += (size_t)snprintf(name + o, sizeof(name) - o, plain ? "%c" : "%%%02X", *s);
@@ -103,8 +107,9 @@ int state_read(int fd, struct module_state *s)
 	json_t *o = json_loads(text, 0, NULL);
 	if (!o)
 		return E_PROTO;
-	const char *module = json_string_value(json_object_get(o, "module")), *source = json_string_value(json_object_get(o, "source")),
-	           *journal = json_string_value(json_object_get(o, "journal"));
+	const char *module = json_string_value(json_object_get(o, "module")),
+		   *source = json_string_value(json_object_get(o, "source")),
+		   *journal = json_string_value(json_object_get(o, "journal"));
 	int err = take_id(&s->id, module, source);
 	if (!err)
 		err = unhex(s->pos.journal_id, journal);
@@ -119,8 +124,11 @@ int state_write(int fd, const struct module_state *s)
 	char text[STATE_BYTES], source[33], journal[33];
 	hex(source, s->id.source_id);
 	hex(journal, s->pos.journal_id);
-	int n = snprintf(text, sizeof(text), "{\"module\": \"%s\", \"source\": \"%s\", \"journal\": \"%s\", \"epoch\": %llu, \"seq\": %llu}",
-	    s->id.module_id, source, journal, (unsigned long long)s->pos.epoch, (unsigned long long)s->pos.seq);
+	int n = snprintf(
+	    text, sizeof(text),
+	    "{\"module\": \"%s\", \"source\": \"%s\", \"journal\": \"%s\", \"epoch\": %llu, \"seq\": %llu}",
+	    s->id.module_id, source, journal, (unsigned long long)s->pos.epoch,
+	    (unsigned long long)s->pos.seq);
 	memset(text + n, ' ', sizeof(text) - (size_t)n);
 	text[sizeof(text) - 1] = '\n';
 	int err = fio_pwrite(fd, text, sizeof(text), 0);

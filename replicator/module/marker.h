@@ -1,22 +1,24 @@
 /* SPDX-License-Identifier: BSD-2-Clause
- * The identity of a module, kept twice: in the module's directory (.tandem/marker) and in the daemon's state directory
- * (MODULE.json). What the two say of each other:
+ * The identity of a module, kept twice: in the module's directory (.tandem/marker) and in the daemon's state
+ * directory (MODULE.json). What the two say of each other:
  *
  *   marker  state   meaning
  *   no      no      first contact: both are made
  *   yes     yes     same id: go on. Other ids: another disk is mounted there, refused
  *   no      yes     the marker was lost: the disk is not mounted, refused
- *   yes     no      the module came from another host, or the state was lost: taken over, and reported as WW_UNCLEAN
+ *   yes     no      the module came from another host, or the state was lost: taken over, and reported as
+ * WW_UNCLEAN
  *
- * The state also holds the highest position seen: a module whose position is older was restored from a backup. */
+ * The state also holds the highest position seen: a module whose position is older was restored from a
+ * backup. */
 #ifndef TANDEM_MODULE_MARKER_H
 #define TANDEM_MODULE_MARKER_H
 
 #include <stdint.h>
 #include "proto/wire.h"
 
-#define MARKER_ID_LEN 36     /* characters of a uuid */
-#define STATE_BYTES   1024u  /* the state file's fixed size: one write replaces it */
+#define MARKER_ID_LEN 36    /* characters of a uuid */
+#define STATE_BYTES   1024u /* the state file's fixed size: one write replaces it */
 
 struct identity {
 	char module_id[MARKER_ID_LEN + 1];

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause
- * The meaning of modules.conf: see modules_conf.h. Module keys may stand before the first section as defaults. */
+ * The meaning of modules.conf: see modules_conf.h. Module keys may stand before the first section as
+ * defaults. */
 #include "config.h"
 #include "replicator/module/modules_conf.h"
 
@@ -94,7 +95,8 @@ static int add_group(struct reading *r, int line, char *word)
 		struct passwd *pw = getpwuid(m->uid);
 		int n = MODULES_GROUPS_MAX;
 		if (!pw || getgrouplist(pw->pw_name, pw->pw_gid, m->groups, &n) < 0)
-			conf_add_diag(r->c, CONF_ERROR, line, "gid = *: the groups of uid %u are not known; name them", m->uid);
+			conf_add_diag(r->c, CONF_ERROR, line,
+				      "gid = *: the groups of uid %u are not known; name them", m->uid);
 		else
 			m->ngroups = n;
 		return 0;
@@ -102,8 +104,10 @@ static int add_group(struct reading *r, int line, char *word)
 	if (g)
 		id = g->gr_gid;
 	else if (!parse_id(word, &id)) {
-		conf_add_diag(r->c, CONF_ERROR, line, "gid = %s: there is no such group on this host; make it (groupadd %s) or name "
-		    "another", word, word);
+		conf_add_diag(r->c, CONF_ERROR, line,
+			      "gid = %s: there is no such group on this host; make it (groupadd %s) or name "
+			      "another",
+			      word, word);
 		return 0;
 	}
 	if (m->ngroups < MODULES_GROUPS_MAX)
@@ -120,8 +124,10 @@ static void read_uid(struct reading *r)
 		return;
 	struct passwd *pw = getpwnam(text);
 	if (!pw && !parse_id(text, &id)) {
-		conf_add_diag(r->c, CONF_ERROR, line, "uid = %s: there is no such user on this host; make it (useradd -r %s) or name "
-		    "another", text, text);
+		conf_add_diag(r->c, CONF_ERROR, line,
+			      "uid = %s: there is no such user on this host; make it (useradd -r %s) or name "
+			      "another",
+			      text, text);
 		return;
 	}
 	r->m->uid = pw ? pw->pw_uid : (uid_t)id;
@@ -147,8 +153,11 @@ static void read_identity(struct reading *r)
 	else if (m->ngroups && m->gid != getegid())
 		m->has_uid = true;
 	if (geteuid() != 0 && m->uid != geteuid())
-		conf_add_diag(r->c, CONF_ERROR, line, "module [%s] asks for uid %u, but tandemd runs as uid %u and cannot change: start "
-		    "it as root, or remove uid", m->name, m->uid, geteuid());
+		conf_add_diag(
+		    r->c, CONF_ERROR, line,
+		    "module [%s] asks for uid %u, but tandemd runs as uid %u and cannot change: start "
+		    "it as root, or remove uid",
+		    m->name, m->uid, geteuid());
 	else if (geteuid() != 0)
 		m->has_uid = false;
 }
@@ -161,7 +170,9 @@ static int add_user(struct reading *r, int line, char *word)
 	enum user_right right = USER_DEFAULT;
 	char *colon = strrchr(word, ':');
 	if (*word == '@' || strchr(word, '/')) {
-		conf_add_diag(r->c, CONF_ERROR, line, "auth users: \"%s\": groups of the system are not supported; list the users", word);
+		conf_add_diag(r->c, CONF_ERROR, line,
+			      "auth users: \"%s\": groups of the system are not supported; list the users",
+			      word);
 		return 0;
 	}
 	if (colon) {
@@ -173,8 +184,11 @@ static int add_user(struct reading *r, int line, char *word)
 		else if (strcasecmp(colon, "deny") == 0)
 			right = USER_DENY;
 		else
-			conf_add_diag(r->c, CONF_ERROR, line, "auth users: \"%s:%s\": after the colon may stand ro, rw or deny (passwords "
-			    "stand in the secrets file)", word, colon);
+			conf_add_diag(
+			    r->c, CONF_ERROR, line,
+			    "auth users: \"%s:%s\": after the colon may stand ro, rw or deny (passwords "
+			    "stand in the secrets file)",
+			    word, colon);
 	}
 	struct user_rule *v = realloc(m->users, (m->nusers + 1) * sizeof(*v));
 	if (!v)
@@ -209,18 +223,23 @@ static void read_auth(struct reading *r)
 	if (users)
 		each_word(users, add_user, r, line);
 	if (!m->nusers && !lookup(r, "auth users"))
-		conf_add_diag(r->c, CONF_ERROR, m->line, "module [%s] has no \"auth users\": nobody is let in without a password here; "
-		    "add auth users = NAME and secrets file = FILE", m->name);
+		conf_add_diag(r->c, CONF_ERROR, m->line,
+			      "module [%s] has no \"auth users\": nobody is let in without a password here; "
+			      "add auth users = NAME and secrets file = FILE",
+			      m->name);
 	get_bool(r, "strict modes", &m->strict_modes);
 	if (!m->strict_modes)
-		conf_add_diag(r->c, CONF_NOTICE, lookup(r, "strict modes")->line, "strict modes = no: the secrets file's mode is not "
-		    "checked; whoever can read it can write to the module");
+		conf_add_diag(r->c, CONF_NOTICE, lookup(r, "strict modes")->line,
+			      "strict modes = no: the secrets file's mode is not "
+			      "checked; whoever can read it can write to the module");
 	m->secrets_file = get_text(r, "secrets file", &m->secrets_line);
 	if (m->secrets_file && *m->secrets_file)
 		check_secrets(r);
 	else if (!lookup(r, "secrets file"))
-		conf_add_diag(r->c, CONF_ERROR, m->line, "module [%s] has no \"secrets file\": add secrets file = FILE with a line "
-		    "USER:PASSWORD, mode 600", m->name);
+		conf_add_diag(r->c, CONF_ERROR, m->line,
+			      "module [%s] has no \"secrets file\": add secrets file = FILE with a line "
+			      "USER:PASSWORD, mode 600",
+			      m->name);
 }
 
 /* --- hosts --- */
@@ -256,11 +275,13 @@ static void read_hosts(struct reading *r)
 	if (deny)
 		each_word(deny, add_deny, r, deny_line);
 	if (allow && deny)
-		conf_add_diag(r->c, CONF_NOTICE, deny_line, "hosts deny has no effect beside hosts allow: hosts allow alone means everyone "
-		    "else is refused");
+		conf_add_diag(r->c, CONF_NOTICE, deny_line,
+			      "hosts deny has no effect beside hosts allow: hosts allow alone means everyone "
+			      "else is refused");
 	else if (deny && strcmp(deny, "0.0.0.0/32") == 0)
-		conf_add_diag(r->c, CONF_NOTICE, deny_line, "hosts deny = 0.0.0.0/32 refuses nobody; use hosts allow with the addresses of "
-		    "the sources");
+		conf_add_diag(r->c, CONF_NOTICE, deny_line,
+			      "hosts deny = 0.0.0.0/32 refuses nobody; use hosts allow with the addresses of "
+			      "the sources");
 }
 
 /* --- paths --- */
@@ -275,8 +296,11 @@ static void check_dir(struct reading *r, int line)
 	} else if (errno == ENOENT && m->create_path) {
 		return;
 	} else if (errno == ENOENT) {
-		conf_add_diag(r->c, CONF_ERROR, line, "path = %s: does not exist (is its disk mounted?); make it (mkdir -p %s), or set "
-		    "create path = yes", m->path, m->path);
+		conf_add_diag(
+		    r->c, CONF_ERROR, line,
+		    "path = %s: does not exist (is its disk mounted?); make it (mkdir -p %s), or set "
+		    "create path = yes",
+		    m->path, m->path);
 	} else {
 		conf_add_diag(r->c, CONF_ERROR, line, "path = %s: %s", m->path, err_text(-errno));
 	}
@@ -288,9 +312,13 @@ static void check_overlap(struct reading *r, int line)
 		size_t n = o->path ? strlen(o->path) : 0;
 		while (n > 1 && o->path[n - 1] == '/')
 			n--;
-		if (n && strncmp(o->path, r->m->path, n) == 0 && strspn(r->m->path + n, "/") == strlen(r->m->path + n))
-			conf_add_diag(r->c, CONF_ERROR, line, "path = %s: module [%s] (line %d) has the same directory; two modules cannot "
-			    "share one", r->m->path, o->name, o->line);
+		if (n && strncmp(o->path, r->m->path, n) == 0 &&
+		    strspn(r->m->path + n, "/") == strlen(r->m->path + n))
+			conf_add_diag(
+			    r->c, CONF_ERROR, line,
+			    "path = %s: module [%s] (line %d) has the same directory; two modules cannot "
+			    "share one",
+			    r->m->path, o->name, o->line);
 	}
 }
 
@@ -299,7 +327,8 @@ static void read_path(struct reading *r)
 	struct conf_entry *e = conf_get(r->s, "path", 0);
 	struct module_conf *m = r->m;
 	if (!e || !e->value || !*e->value) {
-		conf_add_diag(r->c, CONF_ERROR, e ? e->line : m->line, "module [%s] has no path: add path = /DIRECTORY", m->name);
+		conf_add_diag(r->c, CONF_ERROR, e ? e->line : m->line,
+			      "module [%s] has no path: add path = /DIRECTORY", m->name);
 		return;
 	}
 	if (conf_check_comment(r->c, e))
@@ -308,7 +337,8 @@ static void read_path(struct reading *r)
 	if (*m->path != '/')
 		conf_add_diag(r->c, CONF_ERROR, e->line, "path = %s: must be an absolute path", m->path);
 	else if (strchr(m->path, '%'))
-		conf_add_diag(r->c, CONF_ERROR, e->line, "path = %s: variables are not supported; write the directory itself", m->path);
+		conf_add_diag(r->c, CONF_ERROR, e->line,
+			      "path = %s: variables are not supported; write the directory itself", m->path);
 	else {
 		check_dir(r, e->line);
 		check_overlap(r, e->line);
@@ -349,14 +379,17 @@ static void read_filters(struct reading *r)
 	const char *text;
 	filter_init(&r->m->filter);
 	if (lookup(r, "filter") && text_of(lookup(r, "filter")))
-		conf_add_diag(r->c, CONF_ERROR, lookup(r, "filter")->line, "filter is not supported: write include = and exclude = with "
-		    "patterns, or put filters into mirrors.conf of the source");
+		conf_add_diag(r->c, CONF_ERROR, lookup(r, "filter")->line,
+			      "filter is not supported: write include = and exclude = with "
+			      "patterns, or put filters into mirrors.conf of the source");
 	if ((text = get_text(r, "include", &line)))
 		each_word(text, add_include, r, line);
 	read_pattern_file(r, "include from", true);
 	if ((text = get_text(r, "exclude", &line))) {
 		each_word(text, add_exclude, r, line);
-		conf_add_diag(r->c, CONF_NOTICE, line, "exclude: these paths are neither touched nor accepted here; exclude them at the "
+		conf_add_diag(
+		    r->c, CONF_NOTICE, line,
+		    "exclude: these paths are neither touched nor accepted here; exclude them at the "
 		    "source too (exclude = in mirrors.conf), or it reports them as errors");
 	}
 	read_pattern_file(r, "exclude from", false);
@@ -374,8 +407,9 @@ static void read_numbers(struct reading *r)
 	get_num(r, "timeout", 0, 86400, &timeout);
 	if (timeout == 0) {
 		timeout = 60;
-		conf_add_diag(r->c, CONF_NOTICE, lookup(r, "timeout")->line, "timeout = 0: a peer that vanished is always noticed; 60 "
-		    "seconds are used");
+		conf_add_diag(r->c, CONF_NOTICE, lookup(r, "timeout")->line,
+			      "timeout = 0: a peer that vanished is always noticed; 60 "
+			      "seconds are used");
 	}
 	m->timeout_s = (int)timeout;
 	get_num(r, "max verbosity", 0, 10, &verbosity);
@@ -390,15 +424,18 @@ static void read_module(struct reading *r)
 	m->line = r->s->line;
 	m->read_only = m->list = m->strict_modes = true;
 	if (strchr(m->name, '/'))
-		conf_add_diag(r->c, CONF_ERROR, m->line, "module [%s]: a name must not contain a slash", m->name);
+		conf_add_diag(r->c, CONF_ERROR, m->line, "module [%s]: a name must not contain a slash",
+			      m->name);
 	get_bool(r, "read only", &m->read_only);
 	get_bool(r, "list", &m->list);
 	get_bool(r, "create path", &m->create_path);
 	get_bool(r, "use chroot", &chroot_wanted);
 	m->use_chroot = !lookup(r, "use chroot") ? TRI_UNSET : chroot_wanted ? TRI_YES : TRI_NO;
 	if (m->use_chroot == TRI_YES && geteuid() != 0)
-		conf_add_diag(r->c, CONF_ERROR, lookup(r, "use chroot")->line, "use chroot = yes needs root, and tandemd runs as uid %u: "
-		    "remove the line (Landlock and openat2 confine the module anyway)", geteuid());
+		conf_add_diag(r->c, CONF_ERROR, lookup(r, "use chroot")->line,
+			      "use chroot = yes needs root, and tandemd runs as uid %u: "
+			      "remove the line (Landlock and openat2 confine the module anyway)",
+			      geteuid());
 	m->comment = get_text(r, "comment", NULL);
 	read_path(r);
 	read_numbers(r);
@@ -413,7 +450,9 @@ static int add_address(struct reading *r, int line, char *word)
 	struct in6_addr a;
 	struct modules_conf *mc = r->mc;
 	if (inet_pton(AF_INET, word, &a) != 1 && inet_pton(AF_INET6, word, &a) != 1) {
-		conf_add_diag(r->c, CONF_ERROR, line, "address = %s: must be an address of this host, such as 192.168.1.10 or 0.0.0.0", word);
+		conf_add_diag(
+		    r->c, CONF_ERROR, line,
+		    "address = %s: must be an address of this host, such as 192.168.1.10 or 0.0.0.0", word);
 		return 0;
 	}
 	char **v = realloc(mc->addresses, (mc->naddresses + 1) * sizeof(*v));
@@ -446,8 +485,10 @@ static void check_parent(struct reading *r, const char *key, const char *path)
 	memcpy(dir, path, (size_t)(slash - path));
 	dir[slash - path] = 0;
 	if (access(dir, W_OK | X_OK))
-		conf_add_diag(r->c, CONF_ERROR, lookup(r, key)->line, "%s = %s: its directory cannot be written to: %s%s%s", key, path,
-		    err_text(-errno), errno == ENOENT ? "; make it: mkdir -p " : "", errno == ENOENT ? dir : "");
+		conf_add_diag(r->c, CONF_ERROR, lookup(r, key)->line,
+			      "%s = %s: its directory cannot be written to: %s%s%s", key, path,
+			      err_text(-errno), errno == ENOENT ? "; make it: mkdir -p " : "",
+			      errno == ENOENT ? dir : "");
 }
 
 static void read_global(struct reading *r)
@@ -466,8 +507,10 @@ static void read_global(struct reading *r)
 	mc->port = (int)port;
 	mc->backlog = (int)backlog;
 	if (port == 873)
-		conf_add_diag(r->c, CONF_NOTICE, lookup(r, "port") ? lookup(r, "port")->line : 0, "port = 873 is rsync's: stop a running "
-		    "rsync daemon first, or use another port such as %d", MODULES_DEFAULT_PORT);
+		conf_add_diag(r->c, CONF_NOTICE, lookup(r, "port") ? lookup(r, "port")->line : 0,
+			      "port = 873 is rsync's: stop a running "
+			      "rsync daemon first, or use another port such as %d",
+			      MODULES_DEFAULT_PORT);
 	const char *address = get_text(r, "address", &line);
 	if (address)
 		each_word(address, add_address, r, line);
@@ -478,8 +521,9 @@ static void read_global(struct reading *r)
 	check_parent(r, "log file", mc->log_file);
 	check_parent(r, "pid file", mc->pid_file);
 	if (mc->motd_file && access(mc->motd_file, R_OK))
-		conf_add_diag(r->c, CONF_NOTICE, lookup(r, "motd file")->line, "motd file = %s: %s; nothing is shown to clients",
-		    mc->motd_file, err_text(-errno));
+		conf_add_diag(r->c, CONF_NOTICE, lookup(r, "motd file")->line,
+			      "motd file = %s: %s; nothing is shown to clients", mc->motd_file,
+			      err_text(-errno));
 }
 
 int modules_conf_read(struct modules_conf *mc, const char *file)
@@ -501,7 +545,9 @@ int modules_conf_read(struct modules_conf *mc, const char *file)
 		read_module(&r);
 	}
 	if (!mc->nmodules)
-		conf_add_diag(c, CONF_ERROR, 0, "there is no module: add a section [NAME] with path, auth users and secrets file");
+		conf_add_diag(
+		    c, CONF_ERROR, 0,
+		    "there is no module: add a section [NAME] with path, auth users and secrets file");
 	return 0;
 }
 

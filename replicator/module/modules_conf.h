@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause
- * modules.conf: what its keys mean (decision D12). The grammar is proto/conf.h's. Every key of rsyncd.conf is known: it works, or it
- * has no meaning here and a notice says why, or it would promise something we do not do and is an error. */
+ * modules.conf: what its keys mean (decision D12). The grammar is proto/conf.h's. Every key of rsyncd.conf is
+ * known: it works, or it has no meaning here and a notice says why, or it would promise something we do not
+ * do and is an error. */
 #ifndef TANDEM_MODULE_MODULES_CONF_H
 #define TANDEM_MODULE_MODULES_CONF_H
 
@@ -30,13 +31,13 @@ struct user_rule {
 enum tristate { TRI_UNSET = -1, TRI_NO = 0, TRI_YES = 1 };
 
 struct module_conf {
-	const char *name;     /* view into the conf */
-	int line;             /* of the section */
+	const char *name; /* view into the conf */
+	int line;	  /* of the section */
 	const char *path;
 	const char *comment;
 	bool read_only, list, strict_modes, create_path;
 	enum tristate use_chroot;
-	bool has_uid;         /* the child changes to uid and gid */
+	bool has_uid; /* the child changes to uid and gid */
 	uid_t uid;
 	gid_t gid;
 	gid_t groups[MODULES_GROUPS_MAX];
@@ -48,24 +49,25 @@ struct module_conf {
 	struct host_rules allow, deny;
 	long long max_connections; /* 0: no limit of its own; negative: closed */
 	int timeout_s;
-	int verbosity;         /* 0 warnings, 1 info, 2.. debug */
-	struct filter filter;  /* paths never touched */
+	int verbosity;	      /* 0 warnings, 1 info, 2.. debug */
+	struct filter filter; /* paths never touched */
 };
 
 struct modules_conf {
 	struct conf conf;
 	int port, backlog;
-	char **addresses;      /* owned; none: every address */
+	char **addresses; /* owned; none: every address */
 	size_t naddresses;
 	const char *state_dir, *motd_file, *log_file, *pid_file;
-	long long max_unauthenticated, max_unauthenticated_per_address; /* connections before authentication */
-	long long max_connections; /* of all modules together; 0: no limit; negative: closed */
-	struct module_conf *modules; /* owned */
+	long long max_unauthenticated,
+	    max_unauthenticated_per_address; /* connections before authentication */
+	long long max_connections;	     /* of all modules together; 0: no limit; negative: closed */
+	struct module_conf *modules;	     /* owned */
 	size_t nmodules;
 };
 
-/* Read and check file; everything found is in c->conf.diags. Returns 0 (see c->conf.nerrors) or -errno when the file cannot
- * be read. Always release. */
+/* Read and check file; everything found is in c->conf.diags. Returns 0 (see c->conf.nerrors) or -errno when
+ * the file cannot be read. Always release. */
 int modules_conf_read(struct modules_conf *c, const char *file);
 void modules_conf_release(struct modules_conf *c);
 const struct module_conf *modules_conf_find(const struct modules_conf *c, const char *name);

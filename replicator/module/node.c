@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause
- * Attributes of one directory entry: see node.h. Extended attributes have no *at() calls before Linux 6.13, so the working
- * directory is moved to the entry's parent and l*xattr(2) used on the bare name; only the applying thread
- * depends on the working directory. */
+ * Attributes of one directory entry: see node.h. Extended attributes have no *at() calls before Linux 6.13,
+ * so the working directory is moved to the entry's parent and l*xattr(2) used on the bare name; only the
+ * applying thread depends on the working directory. */
 #include "config.h"
 #include "replicator/module/node.h"
 

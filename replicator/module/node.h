@@ -19,8 +19,9 @@ int node_chmod(int dirfd, const char *name, mode_t mode);
 int node_chown(int dirfd, const char *name, uid_t uid, gid_t gid);
 /* Set the modification time, leave the access time. Returns 0 or -errno. */
 int node_mtime(int dirfd, const char *name, struct jtime t);
-/* Open a regular file, never anything else: a device or FIFO is recognised before it is opened. flags: O_RDONLY, O_RDWR.
- * Returns a descriptor or -errno (-EISDIR, -ENXIO for what is not a regular file). st is filled. */
+/* Open a regular file, never anything else: a device or FIFO is recognised before it is opened. flags:
+ * O_RDONLY, O_RDWR. Returns a descriptor or -errno (-EISDIR, -ENXIO for what is not a regular file). st is
+ * filled. */
 int node_open_file(int dirfd, const char *name, int flags, struct stat *st);
 /* Set or remove one extended attribute. They change the process's working directory. Return 0 or -errno. */
 int node_setxattr(int dirfd, const char *name, const char *xname, const void *val, size_t n);
@@ -28,7 +29,8 @@ int node_removexattr(int dirfd, const char *name, const char *xname);
 /* Read the encoded attribute set (proto/xattrs.h) of an entry; make it exactly the given one. As above. */
 int node_xattrs_read(int dirfd, const char *name, struct buf *out);
 int node_xattrs_apply(int dirfd, const char *name, const void *set, size_t len);
-/* Bring owner (unless no_owner), permission bits and mtime to the given values, touching only what differs. */
+/* Bring owner (unless no_owner), permission bits and mtime to the given values, touching only what differs.
+ */
 int node_set_attr(int dirfd, const char *name, const struct wattr *want, bool no_owner);
 
 #endif

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause
- * Redo logs: see redo.h. The log file, little-endian: u32 magic "TDL1", u64 device, u64 inode, string path, u64 size, u32 mode,
- * u32 uid, u32 gid, u64 mtime seconds, u32 nanoseconds, u8 flags (1 attributes are given, 2 owners are not kept), blob
- * attributes, u32 count, then per range u64 offset, u64 length, u64 place in the data file, u8 hole; XXH3-64 of all that. */
+ * Redo logs: see redo.h. The log file, little-endian: u32 magic "TDL1", u64 device, u64 inode, string path,
+ * u64 size, u32 mode, u32 uid, u32 gid, u64 mtime seconds, u32 nanoseconds, u8 flags (1 attributes are given,
+ * 2 owners are not kept), blob attributes, u32 count, then per range u64 offset, u64 length, u64 place in the
+ * data file, u8 hole; XXH3-64 of all that. */
 #include "config.h"
 #include "replicator/module/redo.h"
 
@@ -58,7 +59,8 @@ int redo_copy(int src, uint64_t at, int dst, uint64_t off, uint64_t len)
 {
 	while (len) {
 		loff_t from = (loff_t)at, to = (loff_t)off;
-		ssize_t n = copy_file_range(src, &from, dst, &to, len < (1u << 30) ? (size_t)len : 1u << 30, 0);
+		ssize_t n =
+		    copy_file_range(src, &from, dst, &to, len < (1u << 30) ? (size_t)len : 1u << 30, 0);
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0 && (errno == ENOSPC || errno == EDQUOT || errno == EIO))
@@ -113,7 +115,7 @@ int redo_apply(const struct redo_log *log, int datafd, int target)
 {
 	struct stat st;
 	struct timespec ts[2] = {{.tv_nsec = UTIME_OMIT},
-	    {.tv_sec = log->attr.mtime.sec, .tv_nsec = log->attr.mtime.nsec}};
+				 {.tv_sec = log->attr.mtime.sec, .tv_nsec = log->attr.mtime.nsec}};
 	int err = 0;
 	for (uint32_t i = 0; !err && i < log->n; i++) {
 		const struct redo_piece *p = &log->v[i];
@@ -227,7 +229,8 @@ static void remove_log(struct redo *r, uint64_t number)
 	unlinkat(r->fd, name, 0);
 }
 
-/* Apply one committed log if its path still names its inode. Returns 0 also when there is nothing to do any more. */
+/* Apply one committed log if its path still names its inode. Returns 0 also when there is nothing to do any
+ * more. */
 static int replay(struct redo *r, int rootfd, uint64_t number, const char *suffix)
 {
 	char name[32], *bytes;
@@ -279,7 +282,10 @@ static int note(struct found **list, size_t *n, const char *name)
 {
 	char *end;
 	uint64_t number = strtoull(name, &end, 16);
-	unsigned state = strcmp(end, ".data") == 0 ? LOG_DATA : strcmp(end, ".done") == 0 ? LOG_DONE : *end ? 0 : LOG_COMMITTED;
+	unsigned state = strcmp(end, ".data") == 0   ? LOG_DATA
+			 : strcmp(end, ".done") == 0 ? LOG_DONE
+			 : *end			     ? 0
+						     : LOG_COMMITTED;
 	if (end != name + 16 || !state)
 		return 1;
 	for (size_t i = 0; i < *n; i++) {

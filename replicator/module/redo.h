@@ -1,18 +1,18 @@
 /* SPDX-License-Identifier: BSD-2-Clause
- * Redo logs: changing a file in place so that after a kill or power failure it is in its old or its new state.
+ * Redo logs: changing a file in place so that after a kill or power failure it is in its old or its new
+ * state.
  *
  * A log is two files in .tandem/redo, named by a number of 16 hex digits:
  *
  *   N.data   the new bytes, spooled while the transfer runs
- *   N        the log: path, inode, ranges, attributes, checksum. Made by fio_replace after N.data is on disk: its existence
- *            commits the change
- *   N.done   the log, renamed after the change was made in place. Removed with its data by the syncer after the next
- *            syncfs, when the change itself is on disk
+ *   N        the log: path, inode, ranges, attributes, checksum. Made by fio_replace after N.data is on disk:
+ * its existence commits the change N.done   the log, renamed after the change was made in place. Removed with
+ * its data by the syncer after the next syncfs, when the change itself is on disk
  *
  *   at the start of a connection     N.data without N          removed: never committed
- *                                    N                         applied (again) if path still names that inode, then N.done
- *                                    N.done, same boot         kept for the syncer: the bytes are in the page cache
- *                                    N.done, another boot      applied again as N, in the order of the numbers */
+ *                                    N                         applied (again) if path still names that
+ * inode, then N.done N.done, same boot         kept for the syncer: the bytes are in the page cache N.done,
+ * another boot      applied again as N, in the order of the numbers */
 #ifndef TANDEM_MODULE_REDO_H
 #define TANDEM_MODULE_REDO_H
 
@@ -22,31 +22,31 @@
 #include "proto/wire.h"
 
 struct redo_piece {
-	uint64_t off;  /* bytes in the file */
-	uint64_t len;  /* bytes; EXTENT_INF - off for a hole to the end */
-	uint64_t at;   /* bytes in the data file */
+	uint64_t off; /* bytes in the file */
+	uint64_t len; /* bytes; EXTENT_INF - off for a hole to the end */
+	uint64_t at;  /* bytes in the data file */
 	bool hole;
 };
 
 struct redo_log {
 	uint64_t number;
-	uint64_t dev, ino;      /* of the file to change */
-	char *path;             /* owned when read back */
-	uint64_t size;          /* final */
+	uint64_t dev, ino; /* of the file to change */
+	char *path;	   /* owned when read back */
+	uint64_t size;	   /* final */
 	struct wattr attr;
 	bool has_xattrs;
-	const uint8_t *xattrs;  /* encoded set */
+	const uint8_t *xattrs; /* encoded set */
 	uint32_t xlen;
 	bool no_owner;
-	struct redo_piece *v;   /* owned when read back */
+	struct redo_piece *v; /* owned when read back */
 	uint32_t n;
 };
 
 struct redo {
-	int fd;                 /* .tandem/redo; borrowed */
-	uint64_t next;          /* number of the next log */
-	pthread_mutex_t lock;   /* protects what follows */
-	uint64_t *done;         /* logs to be removed after a sync */
+	int fd;		      /* .tandem/redo; borrowed */
+	uint64_t next;	      /* number of the next log */
+	pthread_mutex_t lock; /* protects what follows */
+	uint64_t *done;	      /* logs to be removed after a sync */
 	uint32_t ndone, capdone;
 };
 

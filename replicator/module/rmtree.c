@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause
- * Removing a tree by descriptors. Depth is bounded by descriptors, not by recursion: below RMTREE_DEPTH levels a subdirectory
- * is moved up beside its ancestor's removal, so that a tree of any depth goes with a fixed number of descriptors. */
+ * Removing a tree by descriptors. Depth is bounded by descriptors, not by recursion: below RMTREE_DEPTH
+ * levels a subdirectory is moved up beside its ancestor's removal, so that a tree of any depth goes with a
+ * fixed number of descriptors. */
 #include "config.h"
 
 #include <dirent.h>
@@ -21,17 +22,18 @@
 struct level {
 	DIR *dir;
 	char name[PATH_NAME_MAX + 1]; /* in the level above */
-	size_t path_len;              /* bytes of the walk's path before this level's name was added */
+	size_t path_len;	      /* bytes of the walk's path before this level's name was added */
 };
 
 struct walk {
 	struct apply *a;
-	int topfd;     /* where deep directories are moved to: the module's tmp directory */
+	int topfd; /* where deep directories are moved to: the module's tmp directory */
 	unsigned n;
 	unsigned count;
 	struct level v[RMTREE_DEPTH];
-	char path[PATH_LONGEST + PATH_NAME_MAX + 2]; /* of the level on top, for the filter; as far as it fits */
-	int kept;      /* first failure: something stays */
+	char path[PATH_LONGEST + PATH_NAME_MAX +
+		  2]; /* of the level on top, for the filter; as far as it fits */
+	int kept;     /* first failure: something stays */
 };
 
 static int push(struct walk *w, int dirfd, const char *name)
@@ -53,7 +55,8 @@ static int push(struct walk *w, int dirfd, const char *name)
 	return 0;
 }
 
-/* Remove one entry of the level on top. Returns 0, or 1 when a level was pushed, or an error that ends the walk. */
+/* Remove one entry of the level on top. Returns 0, or 1 when a level was pushed, or an error that ends the
+ * walk. */
 static int remove_entry(struct walk *w, const struct dirent *e)
 {
 	int fd = dirfd(w->v[w->n - 1].dir);
@@ -64,7 +67,8 @@ static int remove_entry(struct walk *w, const struct dirent *e)
 		is_dir = node_stat(fd, e->d_name, &st) == 0 && S_ISDIR(st.st_mode);
 	if (f && f->n) {
 		char *path = malloc(sizeof(w->path));
-		bool stay = !path || path_join(path, sizeof(w->path), w->path, e->d_name) || filter_excluded(f, path, is_dir);
+		bool stay = !path || path_join(path, sizeof(w->path), w->path, e->d_name) ||
+			    filter_excluded(f, path, is_dir);
 		free(path);
 		if (stay) {
 			w->kept = w->kept ? w->kept : -ENOTEMPTY;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause
- * The daemon's parent process. It touches no byte of a peer: it accepts and forks at once, so that a slow or hostile handshake
- * happens in a child with a deadline. It keeps the table of children, since only it may count and end them:
+ * The daemon's parent process. It touches no byte of a peer: it accepts and forks at once, so that a slow or
+ * hostile handshake happens in a child with a deadline. It keeps the table of children, since only it may
+ * count and end them:
  *
  *   unauthenticated   from fork until the child asks for its module; limited in total and per address
  *   serving M         the parent said yes to ASK_MODULE; limited by max connections
@@ -35,15 +36,15 @@
 #include "replicator/module/listener.h"
 #include "replicator/module/session.h"
 
-#define CHILDREN_MAX 4096 /* of all kinds */
-#define STOP_MS      10000 /* how long children may take to end */
+#define CHILDREN_MAX 4096  /* of all kinds */
+#define STOP_MS	     10000 /* how long children may take to end */
 
 struct child {
 	LIST_ENTRY(child) link;
 	pid_t pid;
-	int fd;            /* our end of its pair; -1 once it closed it */
+	int fd; /* our end of its pair; -1 once it closed it */
 	uint8_t addr[16];
-	char *module;      /* name; NULL: not authenticated yet */
+	char *module;	     /* name; NULL: not authenticated yet */
 	unsigned generation; /* of the configuration it was forked with */
 };
 
@@ -82,12 +83,13 @@ static void reap(struct server *sv)
 	pid_t pid;
 	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
 		struct child *c;
-		LIST_FOREACH(c, &sv->children, link)
+		LIST_FOREACH (c, &sv->children, link)
 			if (c->pid == pid)
 				break;
 		if (WIFSIGNALED(status))
-			log_error("connection process %d%s%s was ended by signal %d (%s)", (int)pid, c && c->module ? " of module " : "",
-			    c && c->module ? c->module : "", WTERMSIG(status), strsignal(WTERMSIG(status)));
+			log_error("connection process %d%s%s was ended by signal %d (%s)", (int)pid,
+				  c && c->module ? " of module " : "", c && c->module ? c->module : "",
+				  WTERMSIG(status), strsignal(WTERMSIG(status)));
 		if (c)
 			drop_child(sv, c);
 	}
@@ -98,7 +100,7 @@ static long long count_serving(const struct server *sv, const char *module)
 {
 	const struct child *c;
 	long long n = 0;
-	LIST_FOREACH(c, &sv->children, link)
+	LIST_FOREACH (c, &sv->children, link)
 		n += c->module && (!module || strcmp(c->module, module) == 0);
 	return n;
 }
@@ -109,7 +111,8 @@ static uint32_t may_serve(struct server *sv, struct child *c, uint32_t index)
 		return WR_BUSY;
 	const struct module_conf *m = &sv->mc.modules[index];
 	long long limit = m->max_connections, total = sv->mc.max_connections;
-	if (limit < 0 || (limit && count_serving(sv, m->name) >= limit) || total < 0 || (total && count_serving(sv, NULL) >= total))
+	if (limit < 0 || (limit && count_serving(sv, m->name) >= limit) || total < 0 ||
+	    (total && count_serving(sv, NULL) >= total))
 		return WR_BUSY;
 	c->module = strdup(m->name);
 	return c->module ? 0 : WR_OTHER;
@@ -120,7 +123,7 @@ static uint32_t take_over(struct server *sv, struct child *c)
 	struct child *o;
 	if (!c->module)
 		return WR_PROTOCOL;
-	LIST_FOREACH(o, &sv->children, link)
+	LIST_FOREACH (o, &sv->children, link)
 		if (o != c && o->module && strcmp(o->module, c->module) == 0)
 			kill(o->pid, SIGUSR1);
 	return 0;
@@ -134,7 +137,9 @@ static void serve_child(struct server *sv, struct child *c)
 		return;
 	uint32_t reply = WR_PROTOCOL;
 	if (n == (ssize_t)sizeof(q))
-		reply = q.ask == ASK_MODULE ? may_serve(sv, c, q.module) : q.ask == ASK_TAKEOVER ? take_over(sv, c) : WR_PROTOCOL;
+		reply = q.ask == ASK_MODULE	? may_serve(sv, c, q.module)
+			: q.ask == ASK_TAKEOVER ? take_over(sv, c)
+						: WR_PROTOCOL;
 	if (n != (ssize_t)sizeof(q) || send(c->fd, &reply, sizeof(reply), MSG_NOSIGNAL | MSG_DONTWAIT) < 0) {
 		close(c->fd);
 		c->fd = -1;
@@ -147,26 +152,31 @@ static bool too_many(struct server *sv, const uint8_t addr[16])
 {
 	const struct child *c;
 	long long total = 0, same = 0;
-	LIST_FOREACH(c, &sv->children, link) {
+	LIST_FOREACH (c, &sv->children, link) {
 		if (c->module)
 			continue;
 		total++;
 		same += memcmp(c->addr, addr, 16) == 0;
 	}
 	return total >= sv->mc.max_unauthenticated || same >= sv->mc.max_unauthenticated_per_address ||
-	    sv->nchildren >= CHILDREN_MAX;
+	       sv->nchildren >= CHILDREN_MAX;
 }
 
 static void run_child(struct server *sv, int fd, int parent, const uint8_t addr[16], const char *peer)
 {
 	struct child *c;
-	struct session_env env = {.mc = &sv->mc, .auth = sv->auth, .fd = fd, .stdir = sv->stdir, .parent = parent,
-	    .peer = peer, .title = true};
+	struct session_env env = {.mc = &sv->mc,
+				  .auth = sv->auth,
+				  .fd = fd,
+				  .stdir = sv->stdir,
+				  .parent = parent,
+				  .peer = peer,
+				  .title = true};
 	memcpy(env.addr, addr, 16);
 	memcpy(env.boot, sv->boot, 16);
 	for (int i = 0; i < sv->nlisteners; i++)
 		close(sv->listeners[i]);
-	LIST_FOREACH(c, &sv->children, link)
+	LIST_FOREACH (c, &sv->children, link)
 		if (c->fd >= 0)
 			close(c->fd);
 	close(sv->sigfd);
@@ -228,7 +238,9 @@ static void accept_one(struct server *sv, int listener)
 	show_peer(peer, sizeof(peer), addr);
 	if (too_many(sv, addr)) {
 		if (time(NULL) != sv->complained)
-			log_warn("%s: closed: too many connections that have not authenticated (max unauthenticated)", peer);
+			log_warn("%s: closed: too many connections that have not authenticated (max "
+				 "unauthenticated)",
+				 peer);
 		sv->complained = time(NULL);
 	} else if (auth_refresh(sv->auth, &sv->mc) == 0) {
 		start_child(sv, fd, addr, peer);
@@ -247,8 +259,8 @@ static void reload(struct server *sv)
 		if (mc.conf.diags[i].severity == CONF_ERROR)
 			log_error("%s:%d: %s", sv->file, mc.conf.diags[i].line, mc.conf.diags[i].text);
 	if (err || mc.conf.nerrors) {
-		log_error("%s: not taken over%s%s; going on with the configuration read before", sv->file, err ? ": " : "",
-		    err ? err_text(err) : "");
+		log_error("%s: not taken over%s%s; going on with the configuration read before", sv->file,
+			  err ? ": " : "", err ? err_text(err) : "");
 		modules_conf_release(&mc);
 		return;
 	}
@@ -269,7 +281,7 @@ static void stop(struct server *sv)
 	for (int i = 0; i < sv->nlisteners; i++)
 		close(sv->listeners[i]);
 	sv->nlisteners = 0;
-	LIST_FOREACH(c, &sv->children, link)
+	LIST_FOREACH (c, &sv->children, link)
 		kill(c->pid, c->module ? SIGTERM : SIGKILL); /* who has not said who he is holds nothing */
 }
 
@@ -293,7 +305,7 @@ static void poll_once(struct server *sv, int ms)
 	p[n++] = (struct pollfd){.fd = sv->sigfd, .events = POLLIN};
 	for (int i = 0; i < sv->nlisteners; i++)
 		p[n++] = (struct pollfd){.fd = sv->listeners[i], .events = POLLIN};
-	LIST_FOREACH(c, &sv->children, link) {
+	LIST_FOREACH (c, &sv->children, link) {
 		if (c->fd < 0)
 			continue;
 		who[n] = c;
@@ -327,7 +339,7 @@ static void loop(struct server *sv)
 	int64_t until = now_ms() + STOP_MS;
 	for (int64_t left; sv->nchildren && (left = until - now_ms()) > 0;)
 		poll_once(sv, (int)left);
-	LIST_FOREACH(c, &sv->children, link)
+	LIST_FOREACH (c, &sv->children, link)
 		kill(c->pid, SIGKILL); /* safe at any instant: nothing is torn, the position tells */
 }
 
@@ -352,18 +364,19 @@ static int start(struct server *sv, bool foreground)
 	pid_t other = 0;
 	int err = log_init("tandemd", sv->mc.log_file, foreground);
 	if (err) {
-		fprintf(stderr, "tandemd: log file %s cannot be opened: %s\n", sv->mc.log_file, err_text(err));
+		fprintf(stderr, "tandemd: log file %s cannot be opened: %s\n", sv->mc.log_file,
+			err_text(err));
 		return err;
 	}
 	sv->stdir = fio_open_dir(sv->mc.state_dir);
 	if (sv->stdir < 0) {
-		fprintf(stderr, "tandemd: state dir %s cannot be used: %s; make it or set \"state dir\"\n", sv->mc.state_dir,
-		    err_text(sv->stdir));
+		fprintf(stderr, "tandemd: state dir %s cannot be used: %s; make it or set \"state dir\"\n",
+			sv->mc.state_dir, err_text(sv->stdir));
 		return sv->stdir;
 	}
 	if (sv->mc.pid_file && !(sv->pid = pidfile_open(sv->mc.pid_file, 0644, &other))) {
 		fprintf(stderr, "tandemd: pid file %s: %s%.0d\n", sv->mc.pid_file,
-		    errno == EEXIST ? "another tandemd runs with it" : err_text(-errno), (int)other);
+			errno == EEXIST ? "another tandemd runs with it" : err_text(-errno), (int)other);
 		return -errno;
 	}
 	sv->nlisteners = listener_open(&sv->mc, sv->listeners, why, sizeof(why));
@@ -394,7 +407,8 @@ int server_run(struct modules_conf *mc, const char *file, bool foreground)
 		if (sv->pid)
 			pidfile_write(sv->pid);
 		sv->sigfd = open_signals();
-		log_info("listening on port %d, %zu module%s", sv->mc.port, sv->mc.nmodules, sv->mc.nmodules == 1 ? "" : "s");
+		log_info("listening on port %d, %zu module%s", sv->mc.port, sv->mc.nmodules,
+			 sv->mc.nmodules == 1 ? "" : "s");
 		loop(sv);
 	}
 	if (sv->pid)

@@ -6,8 +6,9 @@
 #include <stdbool.h>
 #include "replicator/module/modules_conf.h"
 
-/* Run until SIGTERM or SIGINT. mc has been checked and is taken (it is replaced on SIGHUP); file is where it came from. Unless
- * foreground, goes into the background once it listens. Returns the process's exit status. */
+/* Run until SIGTERM or SIGINT. mc has been checked and is taken (it is replaced on SIGHUP); file is where it
+ * came from. Unless foreground, goes into the background once it listens. Returns the process's exit status.
+ */
 int server_run(struct modules_conf *mc, const char *file, bool foreground);
 
 #endif

@@ -2,12 +2,12 @@
  * The life of one connection.
  *
  *   handshake   greeting and TLS, as the daemon's user; the peer proves that it knows a user's password
- *   confined    the process gives up what it does not need (confine.h); only then bytes of the peer beyond TLS are read
- *   HELLO       what the peer wants; answered by WELCOME or REFUSE (session_open.c)
- *   welcomed    frames are taken from the queue in order. A LIST or SUMS that takes long is answered piece by piece, and BATCH
- *               frames behind it are not held up; another LIST or SUMS waits for its end
- *   end         the peer closed, broke the protocol, was silent for too long, or the parent said so. What was applied is synced, and
- *               the position marked clean */
+ *   confined    the process gives up what it does not need (confine.h); only then bytes of the peer beyond
+ * TLS are read HELLO       what the peer wants; answered by WELCOME or REFUSE (session_open.c) welcomed
+ * frames are taken from the queue in order. A LIST or SUMS that takes long is answered piece by piece, and
+ * BATCH frames behind it are not held up; another LIST or SUMS waits for its end end         the peer closed,
+ * broke the protocol, was silent for too long, or the parent said so. What was applied is synced, and the
+ * position marked clean */
 #include "config.h"
 
 #include <unistd.h>
@@ -28,16 +28,16 @@
 
 #define QUEUE_HIGH (1u << 20) /* bytes to send beyond which jobs wait */
 #define ACK_EVERY  (1u << 20) /* bytes of batches after which an ACK is due even if more batches wait */
-#define HOLD_MIN   200        /* ms */
+#define HOLD_MIN   200	      /* ms */
 #define HOLD_MAX   2000
 
 /* Frames that may come in each state; PING and PONG are answered by the link in all but SS_HELLO. */
 static const uint32_t allowed[SS_COUNT] = {
-	[SS_HELLO] = 1u << FT_HELLO,
-	[SS_LIST] = 1u << FT_MODULES,
-	[SS_COMPARE] = 1u << FT_MODULES | 1u << FT_LIST | 1u << FT_SUMS,
-	[SS_REPLICATE] = 1u << FT_MODULES | 1u << FT_LIST | 1u << FT_SUMS | 1u << FT_BATCH | 1u << FT_SYNC,
-	[SS_END] = 0,
+    [SS_HELLO] = 1u << FT_HELLO,
+    [SS_LIST] = 1u << FT_MODULES,
+    [SS_COMPARE] = 1u << FT_MODULES | 1u << FT_LIST | 1u << FT_SUMS,
+    [SS_REPLICATE] = 1u << FT_MODULES | 1u << FT_LIST | 1u << FT_SUMS | 1u << FT_BATCH | 1u << FT_SYNC,
+    [SS_END] = 0,
 };
 
 /* --- what the applier needs --- */
@@ -60,7 +60,8 @@ static int on_hold(void *arg, uint32_t code, int sys_errno, const char *path, co
 {
 	struct session *s = arg;
 	if (!s->held || s->held_code != code) {
-		struct wfail f = {.code = code, .sys_errno = sys_errno, .path = path, .path2 = "", .text = text};
+		struct wfail f = {
+		    .code = code, .sys_errno = sys_errno, .path = path, .path2 = "", .text = text};
 		log_warn("applying waits: %s; it goes on by itself once this is cured", text);
 		buf_clear(&s->reply);
 		wfail_put(&s->reply, &f);
@@ -98,17 +99,17 @@ static int on_tick(void *arg)
 void session_env_init(struct session *s, struct apply_env *env)
 {
 	*env = (struct apply_env){
-		.rootfd = s->rootfd,
-		.tmpfd = s->tmpfd,
-		.no_owner = s->confined.no_owner,
-		.who = s->confined.who,
-		.filter = &s->m->filter,
-		.page = &s->page,
-		.fail = on_fail,
-		.hold = on_hold,
-		.unhold = on_unhold,
-		.tick = on_tick,
-		.arg = s,
+	    .rootfd = s->rootfd,
+	    .tmpfd = s->tmpfd,
+	    .no_owner = s->confined.no_owner,
+	    .who = s->confined.who,
+	    .filter = &s->m->filter,
+	    .page = &s->page,
+	    .fail = on_fail,
+	    .hold = on_hold,
+	    .unhold = on_unhold,
+	    .tick = on_tick,
+	    .arg = s,
 	};
 }
 
@@ -175,7 +176,8 @@ static void do_modules(struct session *s)
 	uint16_t n = 0;
 	buf_clear(&s->reply);
 	for (size_t i = 0; i < mc->nmodules; i++)
-		n += mc->modules[i].list && hosts_allowed(&mc->modules[i].allow, &mc->modules[i].deny, s->env.addr);
+		n += mc->modules[i].list &&
+		     hosts_allowed(&mc->modules[i].allow, &mc->modules[i].deny, s->env.addr);
 	buf_put_u16(&s->reply, n);
 	for (size_t i = 0; i < mc->nmodules; i++) {
 		const struct module_conf *m = &mc->modules[i];
@@ -191,9 +193,11 @@ static void do_modules(struct session *s)
 static void do_job(struct session *s, uint8_t type, struct buf *payload)
 {
 	const struct filter *f = &s->m->filter;
-	int err = type == FT_LIST ? list_begin(&s->job, s->rootfd, f, payload) : sums_begin(&s->job, s->rootfd, f, payload);
+	int err = type == FT_LIST ? list_begin(&s->job, s->rootfd, f, payload)
+				  : sums_begin(&s->job, s->rootfd, f, payload);
 	if (err)
-		session_refuse(s, WR_PROTOCOL, "%s is not valid: %s", type == FT_LIST ? "LIST" : "SUMS", err_text(err));
+		session_refuse(s, WR_PROTOCOL, "%s is not valid: %s", type == FT_LIST ? "LIST" : "SUMS",
+			       err_text(err));
 }
 
 static void do_frame(struct session *s, uint8_t type, struct buf *payload)
@@ -279,8 +283,10 @@ static void collect(struct session *s)
 	if (err) {
 		s->page.now.flags |= POSITION_LOST;
 		position_store(&s->page);
-		session_refuse(s, WR_IO, "writing to the disk of module [%s] failed: %s; recent changes will be compared again", s->m->name,
-		    err_text(err));
+		session_refuse(
+		    s, WR_IO,
+		    "writing to the disk of module [%s] failed: %s; recent changes will be compared again",
+		    s->m->name, err_text(err));
 		return;
 	}
 	if (s->durable != s->acked_durable)
@@ -300,8 +306,10 @@ static void serve(struct session *s)
 		if (s->state == SS_END || (s->closed && !worked))
 			break;
 		if (s->stop) {
-			session_refuse(s, s->stop, s->stop == WR_BUSY ? "a new connection of the same source took over" :
-			    "the daemon is stopping; the source connects again");
+			session_refuse(s, s->stop,
+				       s->stop == WR_BUSY
+					   ? "a new connection of the same source took over"
+					   : "the daemon is stopping; the source connects again");
 			break;
 		}
 		if (!worked)
@@ -333,10 +341,11 @@ static int handshake(struct session *s)
 	path_show(user, sizeof(user), s->user);
 	path_show(module, sizeof(module), s->module);
 	if (s->auth_asked)
-		log_warn("reference %s: %s, user \"%s\", module \"%s\": not let in: %s", s->reference, s->env.peer, user, module,
-		    s->auth_why);
+		log_warn("reference %s: %s, user \"%s\", module \"%s\": not let in: %s", s->reference,
+			 s->env.peer, user, module, s->auth_why);
 	else
-		log_info("reference %s: %s ended before it said who it is: %s", s->reference, s->env.peer, err_text(err));
+		log_info("reference %s: %s ended before it said who it is: %s", s->reference, s->env.peer,
+			 err_text(err));
 	return err;
 }
 
@@ -362,12 +371,14 @@ static int enter(struct session *s)
 	if (s->env.mc->motd_file)
 		s->motdfd = open(s->env.mc->motd_file, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	bool serve_module = s->m && !s->refuse_code;
-	int err = confine_enter(serve_module ? s->m : NULL, serve_module ? s->rootfd : -1, &s->confined, why, sizeof(why));
+	int err = confine_enter(serve_module ? s->m : NULL, serve_module ? s->rootfd : -1, &s->confined, why,
+				sizeof(why));
 	if (err) {
 		log_error("confinement of module [%s] failed: %s", s->m ? s->m->name : "", why);
 		if (s->m && !s->refuse_code) {
 			s->refuse_code = WR_PERMISSION;
-			snprintf(s->refuse_text, sizeof(s->refuse_text), "the daemon cannot confine itself to module [%s]: %s", s->m->name, why);
+			snprintf(s->refuse_text, sizeof(s->refuse_text),
+				 "the daemon cannot confine itself to module [%s]: %s", s->m->name, why);
 		}
 	}
 	err = syncer_start(&s->syncer);
@@ -385,7 +396,8 @@ static void finish(struct session *s)
 		log_warn("%s: connection ended: %s", s->env.peer, err_text(s->closed));
 	else if (applied)
 		log_info("%s: connection ended: %llu records, %llu files, %llu bytes applied", s->env.peer,
-		    (unsigned long long)s->apply.records, (unsigned long long)s->apply.files, (unsigned long long)s->apply.bytes);
+			 (unsigned long long)s->apply.records, (unsigned long long)s->apply.files,
+			 (unsigned long long)s->apply.bytes);
 	int err = syncer_stop(&s->syncer, applied && !(s->page.now.flags & POSITION_LOST));
 	if (applied) {
 		apply_release(&s->apply);
@@ -413,7 +425,9 @@ static void introduce(struct session *s)
 	if (s->env.title)
 		setproctitle("--config %s [%s] %s@%s", s->env.mc->conf.file, shown, s->user, s->env.peer);
 	if (s->m)
-		log_set_level(s->m->verbosity <= 0 ? LOG_LV_WARN : s->m->verbosity == 1 ? LOG_LV_INFO : LOG_LV_DEBUG);
+		log_set_level(s->m->verbosity <= 0   ? LOG_LV_WARN
+			      : s->m->verbosity == 1 ? LOG_LV_INFO
+						     : LOG_LV_DEBUG);
 }
 
 int session_run(const struct session_env *env)

@@ -8,12 +8,12 @@
 #include "replicator/module/auth.h"
 #include "replicator/module/modules_conf.h"
 
-#define SESSION_HANDSHAKE_MS 10000       /* greeting, TLS and HELLO together, twice at most */
-#define SESSION_WINDOW       (8u << 20)  /* bytes of BATCH payloads in flight */
+#define SESSION_HANDSHAKE_MS 10000	/* greeting, TLS and HELLO together, twice at most */
+#define SESSION_WINDOW	     (8u << 20) /* bytes of BATCH payloads in flight */
 
 /* What a child asks its parent over a SOCK_SEQPACKET pair; the answer is one u32: 0 yes, else a WR_* code. */
 enum session_ask {
-	ASK_MODULE = 1,  /* may I serve this module? (max connections) */
+	ASK_MODULE = 1,	 /* may I serve this module? (max connections) */
 	ASK_TAKEOVER = 2 /* end the other child that replicates this module */
 };
 
@@ -25,13 +25,13 @@ struct session_request {
 struct session_env {
 	const struct modules_conf *mc; /* borrowed */
 	struct auth_store *auth;       /* taken: wiped after the handshake */
-	int fd;                        /* accepted socket; taken */
-	int stdir;                     /* state directory; taken (closed before anything of the peer is applied) */
-	int parent;                    /* to the parent; -1: ask nobody */
-	uint8_t addr[16];              /* peer, as hosts_address */
-	const char *peer;              /* peer as text */
-	uint8_t boot[16];              /* this boot */
-	bool title;                    /* show module and peer in the process's title */
+	int fd;			       /* accepted socket; taken */
+	int stdir;	  /* state directory; taken (closed before anything of the peer is applied) */
+	int parent;	  /* to the parent; -1: ask nobody */
+	uint8_t addr[16]; /* peer, as hosts_address */
+	const char *peer; /* peer as text */
+	uint8_t boot[16]; /* this boot */
+	bool title;	  /* show module and peer in the process's title */
 };
 
 /* Serve the connection until it ends. Returns the process's exit status. */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause
- * Shared by session.c (life of a connection), session_open.c (from HELLO to WELCOME) and session_link.c (frames in and out). */
+ * Shared by session.c (life of a connection), session_open.c (from HELLO to WELCOME) and session_link.c
+ * (frames in and out). */
 #ifndef TANDEM_MODULE_SESSION_INT_H
 #define TANDEM_MODULE_SESSION_INT_H
 
@@ -21,7 +22,7 @@ enum session_state {
 	SS_LIST,      /* welcomed, modules may be listed */
 	SS_COMPARE,   /* welcomed, the module may be read */
 	SS_REPLICATE, /* welcomed, the module is changed */
-	SS_END,       /* refused or over */
+	SS_END,	      /* refused or over */
 	SS_COUNT
 };
 
@@ -40,21 +41,21 @@ struct session {
 	const struct module_conf *m; /* NULL: lists modules only */
 	enum user_right right;
 	char user[PSK_IDENTITY_MAX], module[PSK_IDENTITY_MAX];
-	char reference[17];          /* hex */
-	char auth_why[1024];         /* true cause if the handshake fails */
+	char reference[17];  /* hex */
+	char auth_why[1024]; /* true cause if the handshake fails */
 	bool auth_asked;
 	enum session_state state;
-	uint32_t refuse_code;        /* answer to HELLO, decided before it came */
+	uint32_t refuse_code; /* answer to HELLO, decided before it came */
 	char refuse_text[1024];
 
 	/* link */
 	STAILQ_HEAD(, inframe) in;
 	size_t in_bytes;
-	int closed;                  /* error that ended the connection, 0: it stands */
-	int sigfd;                   /* SIGTERM, SIGUSR1 */
-	uint32_t stop;               /* WR_SHUTDOWN or WR_BUSY: end after this batch */
-	int64_t last_in, last_ping;  /* ms */
-	int64_t hello_by;            /* ms: HELLO must be there */
+	int closed;		    /* error that ended the connection, 0: it stands */
+	int sigfd;		    /* SIGTERM, SIGUSR1 */
+	uint32_t stop;		    /* WR_SHUTDOWN or WR_BUSY: end after this batch */
+	int64_t last_in, last_ping; /* ms */
+	int64_t hello_by;	    /* ms: HELLO must be there */
 
 	/* module */
 	int rootfd, statefd, dirfd, tmpfd, redofd, lockfd, motdfd;
@@ -62,13 +63,13 @@ struct session {
 	struct identity id;
 	struct position_page page;
 	struct apply apply;
-	bool applying;               /* apply and syncer are active */
+	bool applying; /* apply and syncer are active */
 	struct syncer syncer;
-	bool held;                   /* HOLD was sent */
+	bool held; /* HOLD was sent */
 	uint32_t held_code;
-	int hold_ms;                 /* present delay */
+	int hold_ms; /* present delay */
 	struct list_job *job;
-	struct buf reply;            /* scratch for outgoing payloads */
+	struct buf reply; /* scratch for outgoing payloads */
 
 	/* progress */
 	uint64_t received, acked_received, durable, acked_durable;
@@ -87,7 +88,8 @@ void session_wait(struct session *s, int ms);
 /* Queue s->reply as a frame. */
 void session_send(struct session *s, enum frame_type type, enum compress_method method);
 /* Refuse: log, send REFUSE, end. */
-void session_refuse(struct session *s, uint32_t code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+void session_refuse(struct session *s, uint32_t code, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
 /* Ask the parent. Returns 0, or a WR_* code. */
 uint32_t session_ask(struct session *s, enum session_ask ask);
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause
- * Frames in and out of a session: see session_int.h. Received frames are copied into a queue, so that PING is answered while an
- * operation waits for space. The queue is bounded by the credit window. */
+ * Frames in and out of a session: see session_int.h. Received frames are copied into a queue, so that PING is
+ * answered while an operation waits for space. The queue is bounded by the credit window. */
 #include "config.h"
 
 #include <errno.h>
@@ -36,7 +36,8 @@ static void close_with(struct session *s, int err)
 
 void session_send(struct session *s, enum frame_type type, enum compress_method method)
 {
-	int err = s->reply.err ? s->reply.err : conn_put(s->conn, (uint8_t)type, s->reply.data, s->reply.len, method);
+	int err = s->reply.err ? s->reply.err
+			       : conn_put(s->conn, (uint8_t)type, s->reply.data, s->reply.len, method);
 	if (err)
 		close_with(s, err);
 }
@@ -126,9 +127,9 @@ static void check_time(struct session *s)
 void session_wait(struct session *s, int ms)
 {
 	struct pollfd p[3] = {
-		{.fd = conn_fd(s->conn), .events = conn_events(s->conn)},
-		{.fd = s->applying ? s->syncer.wake : -1, .events = POLLIN},
-		{.fd = s->sigfd, .events = POLLIN},
+	    {.fd = conn_fd(s->conn), .events = conn_events(s->conn)},
+	    {.fd = s->applying ? s->syncer.wake : -1, .events = POLLIN},
+	    {.fd = s->sigfd, .events = POLLIN},
 	};
 	if (s->closed)
 		p[0].fd = -1;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause
- * From an authenticated connection to WELCOME: which module, may this peer, is the disk there, whose is it, where did we stop.
- * Every answer that is no names the cause and the remedy. */
+ * From an authenticated connection to WELCOME: which module, may this peer, is the disk there, whose is it,
+ * where did we stop. Every answer that is no names the cause and the remedy. */
 #include "config.h"
 
 #include <dirent.h>
@@ -41,20 +41,26 @@ void session_prepare(struct session *s)
 	const struct module_conf *m = s->m;
 	uint32_t busy = session_ask(s, ASK_MODULE);
 	if (busy)
-		no(s, busy, "max connections of module [%s] or of the daemon are reached, or the daemon is stopping: end other "
-		    "connections or raise max connections", m->name);
+		no(s, busy,
+		   "max connections of module [%s] or of the daemon are reached, or the daemon is stopping: "
+		   "end other "
+		   "connections or raise max connections",
+		   m->name);
 	if (!hosts_allowed(&m->allow, &m->deny, s->env.addr))
-		no(s, WR_ADDRESS, "address %s is not allowed for module [%s]: add it to \"hosts allow\"%s", s->env.peer, m->name,
-		    m->allow.n ? "" : " or remove it from \"hosts deny\" (denied there)");
+		no(s, WR_ADDRESS, "address %s is not allowed for module [%s]: add it to \"hosts allow\"%s",
+		   s->env.peer, m->name,
+		   m->allow.n ? "" : " or remove it from \"hosts deny\" (denied there)");
 	if (m->create_path && mkdir(m->path, 0755) == 0)
 		log_info("made %s", m->path);
 	s->rootfd = open(m->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (s->rootfd < 0)
-		no(s, errno == EACCES ? WR_PERMISSION : WR_NO_DISK, "directory %s of module [%s] cannot be opened: %s; is its disk mounted?",
-		    m->path, m->name, err_text(-errno));
+		no(s, errno == EACCES ? WR_PERMISSION : WR_NO_DISK,
+		   "directory %s of module [%s] cannot be opened: %s; is its disk mounted?", m->path, m->name,
+		   err_text(-errno));
 	s->statefd = state_open(s->env.stdir, m->name);
 	if (s->statefd < 0)
-		no(s, WR_OTHER, "the state file of module [%s] cannot be opened in the state directory: %s", m->name, err_text(s->statefd));
+		no(s, WR_OTHER, "the state file of module [%s] cannot be opened in the state directory: %s",
+		   m->name, err_text(s->statefd));
 	close(s->env.stdir);
 	s->env.stdir = -1;
 }
@@ -107,8 +113,8 @@ static bool has_files(int rootfd)
 	if (!d)
 		return false;
 	for (struct dirent *e; !found && (e = readdir(d));)
-		found = strcmp(e->d_name, ".") && strcmp(e->d_name, "..") && strcmp(e->d_name, PATH_PRIVATE) &&
-		    strcmp(e->d_name, "lost+found");
+		found = strcmp(e->d_name, ".") && strcmp(e->d_name, "..") &&
+			strcmp(e->d_name, PATH_PRIVATE) && strcmp(e->d_name, "lost+found");
 	closedir(d);
 	return found;
 }
@@ -122,7 +128,8 @@ static const char *short_hex(char out[9], const uint8_t id[16])
 }
 
 /* Compare marker and state (marker.h). Changes nothing. *have: there is a marker. */
-static uint32_t check_identity(struct session *s, const struct whello *h, struct module_state *st, bool *have, bool *unclean)
+static uint32_t check_identity(struct session *s, const struct whello *h, struct module_state *st, bool *have,
+			       bool *unclean)
 {
 	const struct module_conf *m = s->m;
 	char a[9], b[9];
@@ -132,24 +139,37 @@ static uint32_t check_identity(struct session *s, const struct whello *h, struct
 	if (private >= 0)
 		close(private);
 	if (marker && marker != -ENOENT) {
-		no(s, marker == -EACCES ? WR_PERMISSION : WR_NO_DISK, "marker %s/.tandem/marker of module [%s] cannot be read as %s: %s%s",
-		    m->path, m->name, s->confined.who, err_text(marker), marker == -EACCES ? "; chown -R .tandem to that user" : "");
+		no(s, marker == -EACCES ? WR_PERMISSION : WR_NO_DISK,
+		   "marker %s/.tandem/marker of module [%s] cannot be read as %s: %s%s", m->path, m->name,
+		   s->confined.who, err_text(marker),
+		   marker == -EACCES ? "; chown -R .tandem to that user" : "");
 		return s->refuse_code;
 	}
 	*have = !marker;
 	if (marker && !state) {
-		no(s, WR_NO_DISK, "module [%s] had its marker at %s/.tandem/marker and lost it: is the disk mounted? If the directory was "
-		    "emptied on purpose, remove the module's file in the state directory and it begins anew", m->name, m->path);
+		no(s, WR_NO_DISK,
+		   "module [%s] had its marker at %s/.tandem/marker and lost it: is the disk mounted? If the "
+		   "directory was "
+		   "emptied on purpose, remove the module's file in the state directory and it begins anew",
+		   m->name, m->path);
 	} else if (!marker && !state && strcmp(st->id.module_id, s->id.module_id) != 0) {
-		no(s, WR_NO_DISK, "%s carries the marker of another module than [%s] had: is the right disk mounted there? If it was "
-		    "replaced on purpose, remove the module's file in the state directory", m->path, m->name);
+		no(s, WR_NO_DISK,
+		   "%s carries the marker of another module than [%s] had: is the right disk mounted there? "
+		   "If it was "
+		   "replaced on purpose, remove the module's file in the state directory",
+		   m->path, m->name);
 	} else if (!marker && memcmp(s->id.source_id, h->source_id, 16) != 0) {
-		no(s, WR_FOREIGN, "module [%s] belongs to source %s, and this is source %s (mirror \"%.64s\"): two sources cannot share a "
-		    "module. Use another module; to hand it over, remove %s/.tandem/marker and the module's file in the state directory",
-		    m->name, short_hex(a, s->id.source_id), short_hex(b, h->source_id), h->mirror, m->path);
+		no(s, WR_FOREIGN,
+		   "module [%s] belongs to source %s, and this is source %s (mirror \"%.64s\"): two sources "
+		   "cannot share a "
+		   "module. Use another module; to hand it over, remove %s/.tandem/marker and the module's "
+		   "file in the state directory",
+		   m->name, short_hex(a, s->id.source_id), short_hex(b, h->source_id), h->mirror, m->path);
 	}
 	if (!marker && state) {
-		log_warn("the state of module [%s] is missing: taken over from its marker, recent changes are compared again", m->name);
+		log_warn("the state of module [%s] is missing: taken over from its marker, recent changes "
+			 "are compared again",
+			 m->name);
 		*unclean = true;
 	}
 	return s->refuse_code;
@@ -171,7 +191,8 @@ static int take_lock(struct session *s, bool replace)
 	return -EBUSY;
 }
 
-static int begin_identity(struct session *s, const struct whello *h, struct module_state *st, bool have, bool *adopted)
+static int begin_identity(struct session *s, const struct whello *h, struct module_state *st, bool have,
+			  bool *adopted)
 {
 	int err = 0;
 	*adopted = false;
@@ -180,7 +201,7 @@ static int begin_identity(struct session *s, const struct whello *h, struct modu
 		err = marker_create(s->dirfd, &s->id, h->source_id);
 		memset(st, 0, sizeof(*st));
 		log_info("first contact: module [%s] is %s now%s", s->m->name, s->id.module_id,
-		    *adopted ? "; the files in it are adopted and compared" : "");
+			 *adopted ? "; the files in it are adopted and compared" : "");
 	}
 	st->id = s->id;
 	return err ? err : state_write(s->statefd, st);
@@ -189,7 +210,8 @@ static int begin_identity(struct session *s, const struct whello *h, struct modu
 /* --- where did we stop --- */
 
 /* Bring position and appliers up. Fills flags and positions of w. */
-static int begin_position(struct session *s, const struct module_state *st, bool adopted, bool unclean, struct wwelcome *w)
+static int begin_position(struct session *s, const struct module_state *st, bool adopted, bool unclean,
+			  struct wwelcome *w)
 {
 	bool torn, settle;
 	struct apply_env env;
@@ -205,17 +227,21 @@ static int begin_position(struct session *s, const struct module_state *st, bool
 	if (err)
 		return err;
 	const struct wpos *pos = &page->now.pos;
-	if (memcmp(st->pos.journal_id, pos->journal_id, 16) == 0 && st->pos.epoch == pos->epoch && st->pos.seq > pos->seq) {
-		log_warn("module [%s] stands at record %llu and had reached %llu: restored from a backup? What changed since is compared "
-		         "again", s->m->name, (unsigned long long)pos->seq, (unsigned long long)st->pos.seq);
+	if (memcmp(st->pos.journal_id, pos->journal_id, 16) == 0 && st->pos.epoch == pos->epoch &&
+	    st->pos.seq > pos->seq) {
+		log_warn("module [%s] stands at record %llu and had reached %llu: restored from a backup? "
+			 "What changed since is compared "
+			 "again",
+			 s->m->name, (unsigned long long)pos->seq, (unsigned long long)st->pos.seq);
 		unclean = true;
 	}
 	if (settle && (syncfs(s->rootfd) || position_save(s->dirfd, &page->now)))
 		return -errno;
 	bool fresh = memcmp(pos->journal_id, (uint8_t[16]){0}, 16) == 0;
 	w->flags = (fresh ? WW_FRESH : 0) | (page->now.flags & POSITION_ADOPTED ? WW_ADOPTED : 0) |
-	    ((torn || unclean) && !fresh ? WW_UNCLEAN : 0) | (page->now.flags & POSITION_RESYNC ? WW_RESYNC : 0) |
-	    (s->confined.no_owner ? WW_NO_OWNER : 0);
+		   ((torn || unclean) && !fresh ? WW_UNCLEAN : 0) |
+		   (page->now.flags & POSITION_RESYNC ? WW_RESYNC : 0) |
+		   (s->confined.no_owner ? WW_NO_OWNER : 0);
 	w->applied = w->durable = *pos;
 	w->noutstanding = page->now.nout;
 	w->outstanding = page->now.out;
@@ -259,8 +285,11 @@ static void replicate(struct session *s, const struct whello *h)
 	bool have = false, unclean = false, adopted;
 	char text[256];
 	if (s->right == USER_RO || (s->right == USER_DEFAULT && s->m->read_only)) {
-		session_refuse(s, WR_READ_ONLY, "module [%s] is read only for user \"%s\": set \"read only = no\" in the module, or auth users "
-		    "= %s:rw", s->m->name, s->user, s->user);
+		session_refuse(s, WR_READ_ONLY,
+			       "module [%s] is read only for user \"%s\": set \"read only = no\" in the "
+			       "module, or auth users "
+			       "= %s:rw",
+			       s->m->name, s->user, s->user);
 		return;
 	}
 	if (check_identity(s, h, &st, &have, &unclean)) {
@@ -277,10 +306,13 @@ static void replicate(struct session *s, const struct whello *h)
 	if (!err)
 		err = begin_position(s, &st, adopted, unclean, &w);
 	if (err) {
-		uint32_t code = err == -ENOSPC || err == -EDQUOT ? WR_NO_SPACE : err == -EROFS ? WR_READ_ONLY_FS :
-		    err == -EACCES || err == -EPERM ? WR_PERMISSION : err == -EIO ? WR_IO : WR_OTHER;
-		session_refuse(s, code, "module [%s]: %s/.tandem cannot be used as %s: %s", s->m->name, s->m->path, s->confined.who,
-		    err_text(err));
+		uint32_t code = err == -ENOSPC || err == -EDQUOT  ? WR_NO_SPACE
+				: err == -EROFS			  ? WR_READ_ONLY_FS
+				: err == -EACCES || err == -EPERM ? WR_PERMISSION
+				: err == -EIO			  ? WR_IO
+								  : WR_OTHER;
+		session_refuse(s, code, "module [%s]: %s/.tandem cannot be used as %s: %s", s->m->name,
+			       s->m->path, s->confined.who, err_text(err));
 		return;
 	}
 	s->state = SS_REPLICATE;
@@ -289,8 +321,10 @@ static void replicate(struct session *s, const struct whello *h)
 		snprintf(text, sizeof(text), "owners are not kept: the module runs as %s", s->confined.who);
 		notice(s, text);
 	}
-	log_info("user %s from %s replicates mirror \"%.64s\" into [%s], from record %llu%s%s", s->user, s->env.peer, h->mirror, s->m->name,
-	    (unsigned long long)w.applied.seq, w.flags & WW_FRESH ? " (new)" : "", w.flags & WW_UNCLEAN ? " (recent changes are compared)" : "");
+	log_info("user %s from %s replicates mirror \"%.64s\" into [%s], from record %llu%s%s", s->user,
+		 s->env.peer, h->mirror, s->m->name, (unsigned long long)w.applied.seq,
+		 w.flags & WW_FRESH ? " (new)" : "",
+		 w.flags & WW_UNCLEAN ? " (recent changes are compared)" : "");
 }
 
 void session_hello(struct session *s, struct buf *payload)
@@ -302,8 +336,10 @@ void session_hello(struct session *s, struct buf *payload)
 		return;
 	}
 	if (h.version != CONN_VERSION) {
-		session_refuse(s, WR_VERSION, "the source speaks protocol version %u, this daemon %u: install the same version", h.version,
-		    CONN_VERSION);
+		session_refuse(
+		    s, WR_VERSION,
+		    "the source speaks protocol version %u, this daemon %u: install the same version",
+		    h.version, CONN_VERSION);
 		return;
 	}
 	if (s->refuse_code) {

@@ -28,8 +28,9 @@ static int save(struct syncer *s, const struct position *p)
 	uint32_t n = redo_take_done(s->redo, &list);
 	if (syncfs(s->rootfd)) {
 		int err = -errno;
-		log_error("syncfs of the module failed: %s; what was written since the last sync may be lost and will be compared again",
-		    err_text(err));
+		log_error("syncfs of the module failed: %s; what was written since the last sync may be lost "
+			  "and will be compared again",
+			  err_text(err));
 		redo_remove(s->redo, list, 0);
 		return err;
 	}
@@ -42,7 +43,8 @@ static int save(struct syncer *s, const struct position *p)
 	return err;
 }
 
-static void run_once(struct syncer *s, struct position *p)
+/* Returns whether the sync was put off for want of space. */
+static bool run_once(struct syncer *s, struct position *p)
 {
 	uint64_t ticket = s->requested;
 	copy_position(p, &s->next);
@@ -52,7 +54,7 @@ static void run_once(struct syncer *s, struct position *p)
 	pthread_mutex_lock(&s->lock);
 	if (err > 0) {
 		s->dirty = true;
-		return;
+		return true;
 	}
 	if (err) {
 		s->err = s->err ? s->err : err;
@@ -65,6 +67,7 @@ static void run_once(struct syncer *s, struct position *p)
 	if (write(s->wake, &one, sizeof(one)) < 0) {
 		/* full: the owner is woken anyway */
 	}
+	return false;
 }
 
 static void until(struct timespec *ts, const struct timespec *last)
@@ -93,9 +96,9 @@ static void *thread_main(void *arg)
 		until(&due, &last);
 		if (!asked && pthread_cond_timedwait(&s->cond, &s->lock, &due) != ETIMEDOUT)
 			continue;
-		run_once(s, &p);
+		bool put_off = run_once(s, &p);
 		clock_gettime(CLOCK_MONOTONIC, &last);
-		if (s->dirty && s->requested != s->done) { /* put off for want of space: do not spin */
+		if (put_off) { /* do not spin */
 			until(&due, &last);
 			pthread_cond_timedwait(&s->cond, &s->lock, &due);
 		}
@@ -129,8 +132,8 @@ int syncer_start(struct syncer *s)
 	return err;
 }
 
-void syncer_activate(struct syncer *s, int rootfd, int dirfd, int statefd, const struct identity *id, struct redo *redo,
-    const struct position *now)
+void syncer_activate(struct syncer *s, int rootfd, int dirfd, int statefd, const struct identity *id,
+		     struct redo *redo, const struct position *now)
 {
 	pthread_mutex_lock(&s->lock);
 	s->rootfd = rootfd;

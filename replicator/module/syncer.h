@@ -2,10 +2,12 @@
  * The thread that makes applied changes durable, so that applying never waits for the disk.
  *
  *   idle     nothing new since the last sync
- *   dirty    a position was stored; a sync follows at most SYNCER_INTERVAL_MS after the last one, at once on request
- *   syncing  snapshot of the position, syncfs of the module, durable copy, state file, removal of finished redo logs
+ *   dirty    a position was stored; a sync follows at most SYNCER_INTERVAL_MS after the last one, at once on
+ * request syncing  snapshot of the position, syncfs of the module, durable copy, state file, removal of
+ * finished redo logs
  *
- * A syncfs that failed is not repeated: what it lost is unknown. The error stays; the session marks the position as lost and ends. */
+ * A syncfs that failed is not repeated: what it lost is unknown. The error stays; the session marks the
+ * position as lost and ends. */
 #ifndef TANDEM_MODULE_SYNCER_H
 #define TANDEM_MODULE_SYNCER_H
 
@@ -20,32 +22,32 @@
 
 struct syncer {
 	/* immutable after syncer_activate */
-	int rootfd;                /* the module's directory, opened for reading; borrowed */
-	int dirfd;                 /* .tandem; borrowed */
-	int statefd;               /* the state file; borrowed */
+	int rootfd;  /* the module's directory, opened for reading; borrowed */
+	int dirfd;   /* .tandem; borrowed */
+	int statefd; /* the state file; borrowed */
 	struct identity id;
-	struct redo *redo;         /* borrowed */
-	int wake;                  /* eventfd: the owner polls it for reading; something was finished */
+	struct redo *redo; /* borrowed */
+	int wake;	   /* eventfd: the owner polls it for reading; something was finished */
 	pthread_t thread;
 	bool started;
 
 	pthread_mutex_t lock;
 	/* protected by lock */
-	pthread_cond_t cond;       /* the thread waits here */
+	pthread_cond_t cond; /* the thread waits here */
 	bool active, stop, dirty;
-	uint64_t requested, done;  /* tickets of syncer_request */
-	struct position next;      /* newest position to make durable */
-	struct wpos durable;       /* what the disk has */
-	uint64_t durable_at_done;  /* its sequence when `done` was set */
-	int err;                   /* first failed sync */
-	/* while free: done <= requested; durable is never ahead of next */
+	uint64_t requested, done; /* tickets of syncer_request */
+	struct position next;	  /* newest position to make durable */
+	struct wpos durable;	  /* what the disk has */
+	uint64_t durable_at_done; /* its sequence when `done` was set */
+	int err;		  /* first failed sync */
+				  /* while free: done <= requested; durable is never ahead of next */
 };
 
 /* Start the idle thread (before seccomp forbids it). Returns 0 or -errno. */
 int syncer_start(struct syncer *s);
 /* Give it its work. now is the position, which the disk has too. */
-void syncer_activate(struct syncer *s, int rootfd, int dirfd, int statefd, const struct identity *id, struct redo *redo,
-    const struct position *now);
+void syncer_activate(struct syncer *s, int rootfd, int dirfd, int statefd, const struct identity *id,
+		     struct redo *redo, const struct position *now);
 /* A new position was stored. Copies. */
 void syncer_dirty(struct syncer *s, const struct position *p);
 /* Ask for a sync of everything applied so far; returns its ticket. */

@@ -14,40 +14,211 @@
 #include <unistd.h>
 
 static const char *const allowed[] = {
-	/* files of the module */
-	"openat", "openat2", "close", "close_range", "read", "write", "readv", "writev", "pread64", "pwrite64", "preadv", "pwritev",
-	"lseek", "_llseek", "ftruncate", "ftruncate64", "fallocate", "copy_file_range", "sendfile", "fadvise64",
-	"fstat", "fstat64", "newfstatat", "fstatat64", "statx", "stat", "lstat", "fstatfs", "fstatfs64", "statfs", "getdents64",
-	"readlinkat", "readlink", "mkdirat", "mknodat", "symlinkat", "linkat", "unlinkat", "renameat", "renameat2", "fchmod", "fchmodat",
-	"fchmodat2", "fchown", "fchown32", "fchownat", "utimensat", "utimensat_time64", "fsync", "fdatasync", "syncfs", "fchdir", "flock",
-	"fgetxattr", "fsetxattr", "flistxattr", "fremovexattr", "lgetxattr", "lsetxattr", "llistxattr", "lremovexattr",
-	"fcntl", "fcntl64", "dup", "dup2", "dup3", "umask", "getcwd", "access", "faccessat", "faccessat2",
-	/* the connection and the log */
-	"recv", "recvfrom", "recvmsg", "send", "sendto", "sendmsg", "shutdown", "getsockopt", "setsockopt", "getsockname", "getpeername",
-	"poll", "ppoll", "ppoll_time64",
-	/* memory, threads, time */
-	"brk", "munmap", "mremap", "madvise", "msync", "futex", "futex_time64", "sched_yield", "sched_getaffinity",
-	"clock_gettime", "clock_gettime64", "clock_getres", "gettimeofday", "time", "nanosleep", "clock_nanosleep",
-	"clock_nanosleep_time64", "getrandom", "rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "sigreturn", "sigaltstack",
-	"restart_syscall", "set_robust_list", "get_robust_list", "rseq", "membarrier", "getrusage", "sysinfo", "uname",
-	"getpid", "gettid", "getppid", "getuid", "geteuid", "getgid", "getegid", "getuid32", "geteuid32", "getgid32", "getegid32",
-	"exit", "exit_group",
+    /* files of the module */
+    "openat",
+    "openat2",
+    "close",
+    "close_range",
+    "read",
+    "write",
+    "readv",
+    "writev",
+    "pread64",
+    "pwrite64",
+    "preadv",
+    "pwritev",
+    "lseek",
+    "_llseek",
+    "ftruncate",
+    "ftruncate64",
+    "fallocate",
+    "copy_file_range",
+    "sendfile",
+    "fadvise64",
+    "fstat",
+    "fstat64",
+    "newfstatat",
+    "fstatat64",
+    "statx",
+    "stat",
+    "lstat",
+    "fstatfs",
+    "fstatfs64",
+    "statfs",
+    "getdents64",
+    "readlinkat",
+    "readlink",
+    "mkdirat",
+    "mknodat",
+    "symlinkat",
+    "linkat",
+    "unlinkat",
+    "renameat",
+    "renameat2",
+    "fchmod",
+    "fchmodat",
+    "fchmodat2",
+    "fchown",
+    "fchown32",
+    "fchownat",
+    "utimensat",
+    "utimensat_time64",
+    "fsync",
+    "fdatasync",
+    "syncfs",
+    "fchdir",
+    "flock",
+    "fgetxattr",
+    "fsetxattr",
+    "flistxattr",
+    "fremovexattr",
+    "lgetxattr",
+    "lsetxattr",
+    "llistxattr",
+    "lremovexattr",
+    "fcntl",
+    "fcntl64",
+    "dup",
+    "dup2",
+    "dup3",
+    "umask",
+    "getcwd",
+    "access",
+    "faccessat",
+    "faccessat2",
+    /* the connection and the log */
+    "recv",
+    "recvfrom",
+    "recvmsg",
+    "send",
+    "sendto",
+    "sendmsg",
+    "shutdown",
+    "getsockopt",
+    "setsockopt",
+    "getsockname",
+    "getpeername",
+    "poll",
+    "ppoll",
+    "ppoll_time64",
+    /* memory, threads, time */
+    "brk",
+    "munmap",
+    "mremap",
+    "madvise",
+    "msync",
+    "futex",
+    "futex_time64",
+    "sched_yield",
+    "sched_getaffinity",
+    "clock_gettime",
+    "clock_gettime64",
+    "clock_getres",
+    "gettimeofday",
+    "time",
+    "nanosleep",
+    "clock_nanosleep",
+    "clock_nanosleep_time64",
+    "getrandom",
+    "rt_sigaction",
+    "rt_sigprocmask",
+    "rt_sigreturn",
+    "sigreturn",
+    "sigaltstack",
+    "restart_syscall",
+    "set_robust_list",
+    "get_robust_list",
+    "rseq",
+    "membarrier",
+    "getrusage",
+    "sysinfo",
+    "uname",
+    "getpid",
+    "gettid",
+    "getppid",
+    "getuid",
+    "geteuid",
+    "getgid",
+    "getegid",
+    "getuid32",
+    "geteuid32",
+    "getgid32",
+    "getegid32",
+    "exit",
+    "exit_group",
 };
 
-static const char *const refused[] = { /* EPERM: these would reach out of the child */
-	"execve", "execveat", "fork", "vfork", "clone", "clone3", "ptrace", "process_vm_readv", "process_vm_writev", "kill", "tkill",
-	"socket", "socketpair", "connect", "bind", "listen", "accept", "accept4", "mount", "umount2", "pivot_root", "chroot", "setns",
-	"unshare", "bpf", "perf_event_open", "keyctl", "add_key", "request_key", "open_by_handle_at", "name_to_handle_at", "swapon",
-	"reboot", "init_module", "finit_module", "kexec_load", "quotactl", "setuid", "setgid", "setresuid", "setresgid", "setgroups",
-	"capset", "personality", "userfaultfd", "io_uring_setup", "move_mount", "open_tree", "fsopen", "fsmount", "syslog", "acct",
-	"settimeofday", "clock_settime", "sethostname", "ioperm", "iopl", "mknod", "pidfd_open", "pidfd_getfd", "pidfd_send_signal",
+static const char *const refused[] = {
+    /* EPERM: these would reach out of the child */
+    "execve",
+    "execveat",
+    "fork",
+    "vfork",
+    "clone",
+    "clone3",
+    "ptrace",
+    "process_vm_readv",
+    "process_vm_writev",
+    "kill",
+    "tkill",
+    "socket",
+    "socketpair",
+    "connect",
+    "bind",
+    "listen",
+    "accept",
+    "accept4",
+    "mount",
+    "umount2",
+    "pivot_root",
+    "chroot",
+    "setns",
+    "unshare",
+    "bpf",
+    "perf_event_open",
+    "keyctl",
+    "add_key",
+    "request_key",
+    "open_by_handle_at",
+    "name_to_handle_at",
+    "swapon",
+    "reboot",
+    "init_module",
+    "finit_module",
+    "kexec_load",
+    "quotactl",
+    "setuid",
+    "setgid",
+    "setresuid",
+    "setresgid",
+    "setgroups",
+    "capset",
+    "personality",
+    "userfaultfd",
+    "io_uring_setup",
+    "move_mount",
+    "open_tree",
+    "fsopen",
+    "fsmount",
+    "syslog",
+    "acct",
+    "settimeofday",
+    "clock_settime",
+    "sethostname",
+    "ioperm",
+    "iopl",
+    "mknod",
+    "pidfd_open",
+    "pidfd_getfd",
+    "pidfd_send_signal",
 };
 
 static int add(scmp_filter_ctx ctx, uint32_t action, const char *const *names, size_t n)
 {
 	for (size_t i = 0; i < n; i++) {
 		int nr = seccomp_syscall_resolve_name(names[i]);
-		if (nr == __NR_SCMP_ERROR || nr < 0) /* not of this architecture, or younger than the library */
+		if (nr == __NR_SCMP_ERROR ||
+		    nr < 0) /* not of this architecture, or younger than the library */
 			continue;
 		int err = seccomp_rule_add(ctx, action, nr, 0);
 		if (err)
@@ -59,7 +230,8 @@ static int add(scmp_filter_ctx ctx, uint32_t action, const char *const *names, s
 /* Younger than Debian 12's libseccomp; the same numbers on every architecture. */
 static int add_new(scmp_filter_ctx ctx)
 {
-	static const int numbers[] = {452 /* fchmodat2 */, 463 /* setxattrat */, 464, 465, 466 /* removexattrat */};
+	static const int numbers[] = {452 /* fchmodat2 */, 463 /* setxattrat */, 464, 465,
+				      466 /* removexattrat */};
 	for (size_t i = 0; i < sizeof(numbers) / sizeof(*numbers); i++) {
 		int err = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, numbers[i], 0);
 		if (err && err != -EEXIST)
@@ -71,15 +243,20 @@ static int add_new(scmp_filter_ctx ctx)
 /* Memory never becomes executable; of the ioctls only cloning. */
 static int add_conditional(scmp_filter_ctx ctx)
 {
-	int err = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(mmap), 1, SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
+	int err = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(mmap), 1,
+				   SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
 	if (!err)
-		err = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(mprotect), 1, SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
+		err = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(mprotect), 1,
+				       SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
 	if (!err)
-		err = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 1, SCMP_A1(SCMP_CMP_EQ, FICLONE));
+		err =
+		    seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 1, SCMP_A1(SCMP_CMP_EQ, FICLONE));
 	if (!err)
-		err = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(prctl), 1, SCMP_A0(SCMP_CMP_EQ, PR_SET_NAME));
+		err = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(prctl), 1,
+				       SCMP_A0(SCMP_CMP_EQ, PR_SET_NAME));
 	if (!err) /* abort(3) */
-		err = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(tgkill), 1, SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)getpid()));
+		err = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(tgkill), 1,
+				       SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)getpid()));
 	return err;
 }
 

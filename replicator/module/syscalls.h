@@ -7,8 +7,9 @@
 
 /* Say whether a filter can be installed (built with libseccomp, kernel has it). */
 bool syscalls_available(void);
-/* Allow only what applying needs, in every thread. What else is called fails: with EPERM what would reach out of the child
- * (programs, sockets, mounts, other processes), with ENOSYS what libraries merely try. Returns 0, -EOPNOTSUPP or -errno. */
+/* Allow only what applying needs, in every thread. What else is called fails: with EPERM what would reach out
+ * of the child (programs, sockets, mounts, other processes), with ENOSYS what libraries merely try. Returns
+ * 0, -EOPNOTSUPP or -errno. */
 int syscalls_filter(void);
 
 #endif

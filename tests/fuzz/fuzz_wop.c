@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause
- * Every payload that either side of a connection decodes, and the position page. The first byte chooses the decoder. What decodes
- * must encode to the same bytes. */
+ * Every payload that either side of a connection decodes, and the position page. The first byte chooses the
+ * decoder. What decodes must encode to the same bytes. */
 #include "config.h"
 
 #include <stdint.h>
@@ -156,7 +156,8 @@ static void position(const uint8_t *data, size_t size)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	static void (*const decoders[])(const uint8_t *, size_t) = {ops, hello, welcome, ack, failure, listing, sumset, sums_req, position};
+	static void (*const decoders[])(const uint8_t *, size_t) = {
+	    ops, hello, welcome, ack, failure, listing, sumset, sums_req, position};
 	if (size > 1)
 		decoders[data[0] % (sizeof(decoders) / sizeof(*decoders))](data + 1, size - 1);
 	return 0;

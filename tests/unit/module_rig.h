@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause
- * A real child of tandemd on a loopback socket and a client that may send anything. BASE/module is served; BASE/outside must never
- * change. */
+ * A real child of tandemd on a loopback socket and a client that may send anything. BASE/module is served;
+ * BASE/outside must never change. */
 #ifndef TANDEM_MODULE_RIG_H
 #define TANDEM_MODULE_RIG_H
 
@@ -68,8 +68,10 @@ static inline void rig_init(struct rig *r, const char *keys)
 	snprintf(r->outside, sizeof(r->outside), "%s/outside", r->base);
 	rig_write(r->outside, "secret", "secret\n", 0640);
 	rig_write(r->base, "secrets", "user:password\n", 0600);
-	snprintf(text, sizeof(text), "state dir = %s/state\n[m]\npath = %s\nauth users = user\nsecrets file = %s/secrets\nread only = no\nmax verbosity = 0\n%s",
-	    r->base, r->module, r->base, keys);
+	snprintf(text, sizeof(text),
+		 "state dir = %s/state\n[m]\npath = %s\nauth users = user\nsecrets file = %s/secrets\nread "
+		 "only = no\nmax verbosity = 0\n%s",
+		 r->base, r->module, r->base, keys);
 	rig_write(r->base, "modules.conf", text, 0644);
 	snprintf(file, sizeof(file), "%s/modules.conf", r->base);
 	ck_assert_int_eq(modules_conf_read(&r->mc, file), 0);
@@ -111,7 +113,8 @@ static inline void rig_connect(struct rig *r)
 	if (r->child == 0)
 		rig_serve(r, fd);
 	close(fd);
-	int err = conn_connect(&r->conn, "127.0.0.1", ntohs(sa.sin_port), "user", "m", r->key, 20000, why, sizeof(why));
+	int err = conn_connect(&r->conn, "127.0.0.1", ntohs(sa.sin_port), "user", "m", r->key, 20000, why,
+			       sizeof(why));
 	ck_assert_msg(err == 0, "%s", why);
 	r->closed = false;
 	r->refuse_code = 0;
@@ -147,7 +150,8 @@ static inline void rig_take(struct rig *r, uint8_t type, struct buf *p)
 	}
 }
 
-/* Receive until a frame of type came (its payload in out, which may be NULL) or the connection ended. Returns whether it came. */
+/* Receive until a frame of type came (its payload in out, which may be NULL) or the connection ended. Returns
+ * whether it came. */
 static inline bool rig_await(struct rig *r, uint8_t type, struct buf *out)
 {
 	for (int i = 0; i < 2000; i++) {
@@ -181,7 +185,11 @@ static inline bool rig_await(struct rig *r, uint8_t type, struct buf *out)
 static inline void rig_hello(struct rig *r, uint32_t mode)
 {
 	struct buf b;
-	struct whello h = {.version = CONN_VERSION, .mode = mode, .mirror = "test", .source_id = {1, 2, 3}, .head = {.epoch = 1, .seq = 1}};
+	struct whello h = {.version = CONN_VERSION,
+			   .mode = mode,
+			   .mirror = "test",
+			   .source_id = {1, 2, 3},
+			   .head = {.epoch = 1, .seq = 1}};
 	buf_init(&b, 4096);
 	whello_put(&b, &h);
 	ck_assert_int_eq(conn_put(r->conn, FT_HELLO, b.data, b.len, COMPRESS_NONE), 0);
@@ -233,7 +241,8 @@ static inline void rig_end(struct rig *r)
 {
 	if (r->conn) {
 		int status = rig_close(r);
-		ck_assert_msg(WIFEXITED(status) && WEXITSTATUS(status) == 0, "the child ended with status %x", status);
+		ck_assert_msg(WIFEXITED(status) && WEXITSTATUS(status) == 0, "the child ended with status %x",
+			      status);
 	}
 	buf_release(&r->batch);
 	modules_conf_release(&r->mc);
@@ -247,7 +256,14 @@ static inline void rig_file(struct rig *r, uint32_t xid, const char *path, const
 	rig_op(r, &op);
 	op = (struct wop){.type = WOP_DATA, .xid = xid, .data = data, .dlen = n};
 	rig_op(r, &op);
-	op = (struct wop){.type = WOP_COMMIT, .xid = xid, .path = path, .size = n, .has_xattrs = r->xattrs, .data = (const uint8_t *)"\0\0", .dlen = 2, .attr = {0100600, geteuid(), getegid(), {1000, 5}}};
+	op = (struct wop){.type = WOP_COMMIT,
+			  .xid = xid,
+			  .path = path,
+			  .size = n,
+			  .has_xattrs = r->xattrs,
+			  .data = (const uint8_t *)"\0\0",
+			  .dlen = 2,
+			  .attr = {0100600, geteuid(), getegid(), {1000, 5}}};
 	rig_op(r, &op);
 }
 

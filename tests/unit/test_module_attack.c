@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause
- * A client with valid credentials for one module that wants more: whatever it sends, nothing outside the module is read or changed,
- * and the daemon's child ends in order. */
+ * A client with valid credentials for one module that wants more: whatever it sends, nothing outside the
+ * module is read or changed, and the daemon's child ends in order. */
 #include "config.h"
 
 #include <pthread.h>
@@ -60,19 +60,26 @@ START_TEST(an_honest_client_is_served)
 }
 END_TEST
 
-static const char *const bad_paths[] = {"..", "../outside/secret", "/etc/passwd", "a/../../outside/secret", "a//b", "./a", "a/.", "a/",
-    ".tandem", ".tandem/marker", ".tandem/tmp/x", "a/.."};
+static const char *const bad_paths[] = {
+    "..", "../outside/secret", "/etc/passwd",	 "a/../../outside/secret", "a//b", "./a", "a/.",
+    "a/", ".tandem",	       ".tandem/marker", ".tandem/tmp/x",	   "a/.."};
 
 START_TEST(paths_that_are_none_end_the_connection)
 {
 	for (size_t i = 0; i < sizeof(bad_paths) / sizeof(*bad_paths); i++) {
-		static const enum wop_type types[] = {WOP_BEGIN, WOP_COPY, WOP_COMMIT, WOP_RMTREE, WOP_XATTRS};
+		static const enum wop_type types[] = {WOP_BEGIN, WOP_COPY, WOP_COMMIT, WOP_RMTREE,
+						      WOP_XATTRS};
 		for (size_t k = 0; k < sizeof(types) / sizeof(*types); k++) {
 			struct rig r;
 			rig_init(&r, "");
 			rig_open(&r);
-			struct wop op = {.type = types[k], .xid = 1, .flags = types[k] == WOP_BEGIN, .path = bad_paths[i],
-			    .attr = {.mode = 0100600}, .data = (const uint8_t *)"\0\0", .dlen = 2};
+			struct wop op = {.type = types[k],
+					 .xid = 1,
+					 .flags = types[k] == WOP_BEGIN,
+					 .path = bad_paths[i],
+					 .attr = {.mode = 0100600},
+					 .data = (const uint8_t *)"\0\0",
+					 .dlen = 2};
 			rig_op(&r, &op);
 			ck_assert(!rig_send(&r));
 			ck_assert_int_eq(r.refuse_code, WR_PROTOCOL);
@@ -83,7 +90,8 @@ START_TEST(paths_that_are_none_end_the_connection)
 }
 END_TEST
 
-/* A record with valid sums around a path that jrec_put would not encode: the placeholder is overwritten in place. */
+/* A record with valid sums around a path that jrec_put would not encode: the placeholder is overwritten in
+ * place. */
 static void evil_record(struct rig *r, enum jtype type, const char *evil)
 {
 	struct jrec rec;
@@ -130,7 +138,8 @@ END_TEST
 
 START_TEST(symlinks_on_the_way_are_not_followed)
 {
-	static const enum jtype one[] = {JT_CREATE, JT_MKDIR, JT_MKNOD, JT_UNLINK, JT_RMDIR, JT_SETATTR, JT_SETXATTR, JT_REMOVEXATTR};
+	static const enum jtype one[] = {JT_CREATE, JT_MKDIR,	JT_MKNOD,    JT_UNLINK,
+					 JT_RMDIR,  JT_SETATTR, JT_SETXATTR, JT_REMOVEXATTR};
 	struct rig r;
 	rig_init(&r, "");
 	rig_open(&r);
@@ -147,7 +156,8 @@ START_TEST(symlinks_on_the_way_are_not_followed)
 	rig_file(&r, 1, "link/secret", "pwned", 5);
 	struct wop op = {.type = WOP_RMTREE, .path = "link/secret"};
 	rig_op(&r, &op);
-	op = (struct wop){.type = WOP_XATTRS, .path = "link/secret", .data = (const uint8_t *)"\0\0", .dlen = 2};
+	op = (struct wop){
+	    .type = WOP_XATTRS, .path = "link/secret", .data = (const uint8_t *)"\0\0", .dlen = 2};
 	rig_op(&r, &op);
 	ck_assert(rig_send(&r));
 	ck_assert_int_ge(r.fails, 13);
@@ -371,9 +381,11 @@ START_TEST(sizes_beyond_reason_are_answered)
 	rig_op(&r, &op);
 	op = (struct wop){.type = WOP_HOLE, .xid = 1, .off = 5, .len = EXTENT_INF - 5};
 	rig_op(&r, &op);
-	op = (struct wop){.type = WOP_DATA, .xid = 1, .off = INT64_MAX - 1, .data = (const uint8_t *)"x", .dlen = 1};
+	op = (struct wop){
+	    .type = WOP_DATA, .xid = 1, .off = INT64_MAX - 1, .data = (const uint8_t *)"x", .dlen = 1};
 	rig_op(&r, &op);
-	op = (struct wop){.type = WOP_COMMIT, .xid = 1, .path = "big", .size = INT64_MAX, .attr = {.mode = 0100600}};
+	op = (struct wop){
+	    .type = WOP_COMMIT, .xid = 1, .path = "big", .size = INT64_MAX, .attr = {.mode = 0100600}};
 	rig_op(&r, &op);
 	rig_file(&r, 2, "after", "ok", 2);
 	ck_assert(rig_send(&r));
@@ -456,7 +468,8 @@ START_TEST(the_child_is_confined)
 		privs |= strncmp(line, "NoNewPrivs:\t1", 13) == 0;
 		seccomp |= strncmp(line, "Seccomp:\t2", 10) == 0;
 		if (sscanf(line, "CapEff: %llx", &caps) == 1)
-			/* no NET_*, SYS_PTRACE, SYS_MODULE, KILL, SETUID, SETGID, SYS_CHROOT, SYS_RAWIO, SYS_BOOT, SYS_TIME */
+			/* no NET_*, SYS_PTRACE, SYS_MODULE, KILL, SETUID, SETGID, SYS_CHROOT, SYS_RAWIO,
+			 * SYS_BOOT, SYS_TIME */
 			ck_assert_msg(!(caps & 0x06471ce0ull & ~(1ull << 21)), "capabilities %llx", caps);
 	}
 	fclose(f);
@@ -473,6 +486,124 @@ START_TEST(the_child_is_confined)
 		root[n] = 0;
 		ck_assert_str_eq(root, r.module);
 	}
+	rig_end(&r);
+}
+END_TEST
+
+START_TEST(a_module_with_a_uid_keeps_no_owners)
+{
+	struct rig r;
+	struct stat st;
+	char path[400];
+	if (geteuid() != 0)
+		return;
+	rig_init(&r, "uid = 65534\ngid = 65534\n");
+	ck_assert_int_eq(chown(r.module, 65534, 65534), 0);
+	rig_open(&r);
+	ck_assert(r.welcome.flags & WW_NO_OWNER);
+	rig_simple(&r, JT_CREATE, "f", NULL);
+	rig_simple(&r, JT_MKDIR, "d", NULL);
+	rig_file(&r, 1, "d/f", "x", 1);
+	ck_assert(rig_send(&r));
+	ck_assert_int_eq(r.fails, 0);
+	snprintf(path, sizeof(path), "%s/d/f", r.module);
+	ck_assert_int_eq(stat(path, &st), 0);
+	ck_assert_int_eq(st.st_uid, 65534);
+	struct jrec rec;
+	jrec_init(&rec, JT_MKNOD);
+	rec.path = "device";
+	rec.mode = 020600;
+	rec.rdev = makedev(1, 3);
+	rig_rec(&r, &rec);
+	ck_assert(rig_send(&r));
+	ck_assert_int_eq(r.fail_code, WR_PERMISSION);
+	ck_assert_ptr_nonnull(strstr(r.text, "uid 65534"));
+	rig_end(&r);
+}
+END_TEST
+
+START_TEST(a_patch_keeps_the_names_of_one_file_together)
+{
+	struct rig r;
+	struct stat a, b;
+	char path[400];
+	rig_init(&r, "");
+	rig_open(&r);
+	rig_file(&r, 1, "one", "0123456789", 10);
+	rig_simple(&r, JT_LINK, "one", "two");
+	struct wop op = {.type = WOP_BEGIN, .xid = 2, .flags = WB_PATCH, .path = "two"};
+	rig_op(&r, &op);
+	op = (struct wop){.type = WOP_DATA, .xid = 2, .off = 8, .data = (const uint8_t *)"abc", .dlen = 3};
+	rig_op(&r, &op);
+	op = (struct wop){.type = WOP_COMMIT,
+			  .xid = 2,
+			  .path = "two",
+			  .size = 11,
+			  .attr = {0100640, geteuid(), getegid(), {77, 7}}};
+	rig_op(&r, &op);
+	ck_assert(rig_send(&r));
+	ck_assert_int_eq(r.fails, 0);
+	ck_assert_str_eq(rig_text(&r, "module", "one"), "01234567abc");
+	rig_file(&r, 3, "one", "whole", 5); /* a new version goes into the same file too */
+	ck_assert(rig_send(&r));
+	ck_assert_str_eq(rig_text(&r, "module", "two"), "whole");
+	snprintf(path, sizeof(path), "%s/one", r.module);
+	ck_assert_int_eq(stat(path, &a), 0);
+	snprintf(path, sizeof(path), "%s/two", r.module);
+	ck_assert_int_eq(stat(path, &b), 0);
+	ck_assert_int_eq(a.st_ino, b.st_ino);
+	ck_assert_int_eq(a.st_mtim.tv_nsec, 5);
+	rig_end(&r);
+}
+END_TEST
+
+START_TEST(a_large_file_is_patched_in_place)
+{
+	struct rig r;
+	static uint8_t big[1 << 20];
+	char path[400];
+	struct stat st;
+	rig_init(&r, "");
+	rig_open(&r);
+	memset(big, 'a', sizeof(big));
+	struct wop op = {.type = WOP_BEGIN, .xid = 1, .flags = WB_NEW, .path = "big"};
+	rig_op(&r, &op);
+	for (uint64_t i = 0; i < 3; i++) {
+		op = (struct wop){
+		    .type = WOP_DATA, .xid = 1, .off = i << 20, .data = big, .dlen = sizeof(big)};
+		rig_op(&r, &op);
+	}
+	op = (struct wop){.type = WOP_COMMIT,
+			  .xid = 1,
+			  .path = "big",
+			  .size = 3 << 20,
+			  .attr = {0100600, geteuid(), getegid(), {1, 1}}};
+	rig_op(&r, &op);
+	ck_assert(rig_send(&r));
+	op = (struct wop){.type = WOP_BEGIN, .xid = 2, .flags = WB_PATCH, .path = "big"};
+	rig_op(&r, &op);
+	op = (struct wop){.type = WOP_DATA, .xid = 2, .off = 5000, .data = (const uint8_t *)"XYZ", .dlen = 3};
+	rig_op(&r, &op);
+	op = (struct wop){.type = WOP_HOLE, .xid = 2, .off = 1 << 20, .len = 1 << 20};
+	rig_op(&r, &op);
+	op = (struct wop){.type = WOP_COMMIT,
+			  .xid = 2,
+			  .path = "big",
+			  .size = (3 << 20) - 7,
+			  .attr = {0100600, geteuid(), getegid(), {2, 2}}};
+	rig_op(&r, &op);
+	ck_assert(rig_send(&r));
+	ck_assert_int_eq(r.fails, 0);
+	snprintf(path, sizeof(path), "%s/big", r.module);
+	int fd = open(path, O_RDONLY);
+	ck_assert_int_eq(pread(fd, big, 6, 4998), 6);
+	ck_assert_int_eq(memcmp(big, "aaXYZa", 6), 0);
+	ck_assert_int_eq(pread(fd, big, 2, (1 << 20) - 1), 2);
+	ck_assert_int_eq(memcmp(big, "a\0", 2), 0);
+	ck_assert_int_eq(fstat(fd, &st), 0);
+	ck_assert_int_eq(st.st_size, (3 << 20) - 7);
+	ck_assert_int_eq(st.st_mtim.tv_sec, 2);
+	close(fd);
 	rig_end(&r);
 }
 END_TEST
@@ -535,7 +666,8 @@ START_TEST(documented_frame_is_applied)
 			*bar = 0;
 		unsigned v;
 		int used;
-		for (char *p = line + 4; in && sscanf(p, "%2x%n", &v, &used) == 1 && len < sizeof(bytes); p += used)
+		for (char *p = line + 4; in && sscanf(p, "%2x%n", &v, &used) == 1 && len < sizeof(bytes);
+		     p += used)
 			bytes[len++] = (uint8_t)v;
 	}
 	fclose(f);
@@ -556,9 +688,12 @@ START_TEST(documented_frame_is_applied)
 END_TEST
 
 UNIT_MAIN("module attack", an_honest_client_is_served, paths_that_are_none_end_the_connection,
-    records_with_paths_that_are_none_end_the_connection, symlinks_on_the_way_are_not_followed, nothing_outside_is_read,
-    a_symlink_at_the_end_is_itself_changed, a_directory_swapped_for_a_symlink_does_not_help,
-    a_mirror_is_not_the_way_out_of_a_removed_tree, a_deep_tree_is_removed_with_few_descriptors, devices_and_fifos_are_never_opened,
-    sizes_beyond_reason_are_answered, open_transfers_are_limited, frames_come_in_their_state_only, a_read_only_module_is_not_written,
-    an_address_that_is_not_allowed_is_told_so, the_child_is_confined, another_source_is_refused, a_lost_marker_is_refused,
-    documented_frame_is_applied)
+	  records_with_paths_that_are_none_end_the_connection, symlinks_on_the_way_are_not_followed,
+	  nothing_outside_is_read, a_symlink_at_the_end_is_itself_changed,
+	  a_directory_swapped_for_a_symlink_does_not_help, a_mirror_is_not_the_way_out_of_a_removed_tree,
+	  a_deep_tree_is_removed_with_few_descriptors, devices_and_fifos_are_never_opened,
+	  sizes_beyond_reason_are_answered, open_transfers_are_limited, frames_come_in_their_state_only,
+	  a_read_only_module_is_not_written, an_address_that_is_not_allowed_is_told_so, the_child_is_confined,
+	  a_module_with_a_uid_keeps_no_owners, a_patch_keeps_the_names_of_one_file_together,
+	  a_large_file_is_patched_in_place, another_source_is_refused, a_lost_marker_is_refused,
+	  documented_frame_is_applied)

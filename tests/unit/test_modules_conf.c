@@ -33,8 +33,9 @@ START_TEST(every_sample_is_read)
 	static const struct {
 		const char *name;
 		size_t modules;
-	} samples[] = {{"backup-www", 2}, {"gitlab-pair", 5}, {"inotify-target", 1}, {"lsyncd-target", 2}, {"sersync-target", 1},
-	    {"sersync-target-clean", 1}, {"simple-path", 1}};
+	} samples[] = {{"backup-www", 2},    {"gitlab-pair", 5},    {"inotify-target", 1},
+		       {"lsyncd-target", 2}, {"sersync-target", 1}, {"sersync-target-clean", 1},
+		       {"simple-path", 1}};
 	for (size_t i = 0; i < sizeof(samples) / sizeof(*samples); i++) {
 		struct modules_conf mc;
 		read_sample(&mc, samples[i].name);
@@ -60,7 +61,8 @@ START_TEST(faults_of_the_samples_are_named)
 }
 END_TEST
 
-/* Write a configuration with one module m below a scratch directory (%s in keys is that directory) and read it. */
+/* Write a configuration with one module m below a scratch directory (%s in keys is that directory) and read
+ * it. */
 static void read_text(struct modules_conf *mc, char *dir, const char *global, const char *keys)
 {
 	char path[300], body[2000];
@@ -72,8 +74,9 @@ static void read_text(struct modules_conf *mc, char *dir, const char *global, co
 	chmod(path, 0600);
 	snprintf(path, sizeof(path), "%s/modules.conf", dir);
 	f = fopen(path, "w");
-	snprintf(body, sizeof(body), "%s\n[m]\npath = %s\nauth users = alice bob:ro eve:deny\nsecrets file = %s/secrets\n%s\n", global, dir,
-	    dir, keys);
+	snprintf(body, sizeof(body),
+		 "%s\n[m]\npath = %s\nauth users = alice bob:ro eve:deny\nsecrets file = %s/secrets\n%s\n",
+		 global, dir, dir, keys);
 	fputs(body, f);
 	fclose(f);
 	ck_assert_int_eq(modules_conf_read(mc, path), 0);
@@ -102,7 +105,8 @@ START_TEST(global_part_gives_defaults)
 {
 	struct modules_conf mc;
 	char dir[256];
-	read_text(&mc, dir, "ReadOnly = no\ntimeout = 7\nmax connections = 3", "timeout = 9\nmax connections = 2");
+	read_text(&mc, dir, "ReadOnly = no\ntimeout = 7\nmax connections = 3",
+		  "timeout = 9\nmax connections = 2");
 	ck_assert_int_eq(mc.conf.nerrors, 0);
 	ck_assert(!mc.modules[0].read_only);
 	ck_assert_int_eq(mc.modules[0].timeout_s, 9);
@@ -130,12 +134,20 @@ END_TEST
 
 START_TEST(wrong_keys_are_errors)
 {
-	static const char *const wrong[][2] = {{"reed only = no", "read only"}, {"uid = no-such-user", "no-such-user"},
-	    {"hosts allow = example.org", "names are not accepted"}, {"hosts allow = 192.168.1.*", "192.168.1.0/24"},
-	    {"port = 1", "before the first"}, {"munge symlinks = yes", "munge symlinks"}, {"pre-xfer exec = /bin/x", "runs no programs"},
-	    {"path = /no/such/dir", "create path"}, {"path = relative", "absolute"}, {"secrets file = /no/such", "/no/such"},
-	    {"auth users = alice:admin", "ro, rw or deny"}, {"auth users = @wheel", "groups"}, {"list = maybe", "yes or no"},
-	    {"filter = - x", "filter"}};
+	static const char *const wrong[][2] = {{"reed only = no", "read only"},
+					       {"uid = no-such-user", "no-such-user"},
+					       {"hosts allow = example.org", "names are not accepted"},
+					       {"hosts allow = 192.168.1.*", "192.168.1.0/24"},
+					       {"port = 1", "before the first"},
+					       {"munge symlinks = yes", "munge symlinks"},
+					       {"pre-xfer exec = /bin/x", "runs no programs"},
+					       {"path = /no/such/dir", "create path"},
+					       {"path = relative", "absolute"},
+					       {"secrets file = /no/such", "/no/such"},
+					       {"auth users = alice:admin", "ro, rw or deny"},
+					       {"auth users = @wheel", "groups"},
+					       {"list = maybe", "yes or no"},
+					       {"filter = - x", "filter"}};
 	for (size_t i = 0; i < sizeof(wrong) / sizeof(*wrong); i++) {
 		struct modules_conf mc;
 		char dir[256];
@@ -197,8 +209,9 @@ END_TEST
 
 START_TEST(patterns_that_are_no_addresses)
 {
-	static const char *const bad[] = {"host", "10.0.0", "10.0.0.0/33", "10.0.0.0/255.0.255.0", "10.0.0.0/x", "::/129", "", "/8",
-	    "10.0.0.0/", "@netgroup", "10.0.0.0/-1"};
+	static const char *const bad[] = {
+	    "host", "10.0.0",	 "10.0.0.0/33", "10.0.0.0/255.0.255.0", "10.0.0.0/x", "::/129", "",
+	    "/8",   "10.0.0.0/", "@netgroup",	"10.0.0.0/-1"};
 	struct host_rule r;
 	char why[256];
 	for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++)
@@ -239,5 +252,6 @@ START_TEST(secrets_are_read_again_when_they_change)
 }
 END_TEST
 
-UNIT_MAIN("modules.conf", every_sample_is_read, faults_of_the_samples_are_named, defaults, global_part_gives_defaults, users_have_rights,
-    wrong_keys_are_errors, address_rules, patterns_that_are_no_addresses, secrets_are_read_again_when_they_change)
+UNIT_MAIN("modules.conf", every_sample_is_read, faults_of_the_samples_are_named, defaults,
+	  global_part_gives_defaults, users_have_rights, wrong_keys_are_errors, address_rules,
+	  patterns_that_are_no_addresses, secrets_are_read_again_when_they_change)

@@ -165,7 +165,8 @@ START_TEST(a_torn_page_falls_back_to_the_other_slot)
 			reopen(&again, fd, boot1);
 			ck_assert_int_eq(again.pp.now.pos.seq, 10);
 			position_close(&again.pp);
-			ck_assert_int_eq(pwrite(pfd, page, used, slot), used); /* as it was: newer than what again stored */
+			ck_assert_int_eq(pwrite(pfd, page, used, slot),
+					 used); /* as it was: newer than what again stored */
 		}
 		memset(bytes + used, 0, sizeof(bytes) - used);
 		ck_assert_int_ne(position_get(bytes, &p), 0);
@@ -175,6 +176,7 @@ START_TEST(a_torn_page_falls_back_to_the_other_slot)
 }
 END_TEST
 
-UNIT_MAIN("position", a_new_module_has_none, a_kill_loses_nothing, a_kill_after_a_rename_is_unclean_until_the_next_position,
-    a_power_failure_goes_back_to_the_durable_copy, a_clean_end_survives_a_reboot, a_lost_sync_is_not_believed,
-    a_torn_page_falls_back_to_the_other_slot)
+UNIT_MAIN("position", a_new_module_has_none, a_kill_loses_nothing,
+	  a_kill_after_a_rename_is_unclean_until_the_next_position,
+	  a_power_failure_goes_back_to_the_durable_copy, a_clean_end_survives_a_reboot,
+	  a_lost_sync_is_not_believed, a_torn_page_falls_back_to_the_other_slot)

@@ -1,0 +1,179 @@
+/* SPDX-License-Identifier: BSD-2-Clause
+ * Redo logs: a file changed in place is in its old or its new state wherever the change was cut off. */
+#include "config.h"
+
+#include <sys/stat.h>
+
+#include "replicator/module/redo.h"
+#include "tests/unit/unit.h"
+
+struct rig {
+	char dir[256];
+	int root, fd; /* the module, .tandem/redo */
+	struct redo redo;
+};
+
+static void put(int dirfd, const char *name, const char *text)
+{
+	int fd = openat(dirfd, name, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+	ck_assert_int_eq(write(fd, text, strlen(text)), (ssize_t)strlen(text));
+	close(fd);
+}
+
+static const char *get(int dirfd, const char *name)
+{
+	static char text[256];
+	int fd = openat(dirfd, name, O_RDONLY);
+	ssize_t n = fd < 0 ? 0 : read(fd, text, sizeof(text) - 1);
+	text[n < 0 ? 0 : n] = 0;
+	if (fd >= 0)
+		close(fd);
+	return text;
+}
+
+static void begin(struct rig *r)
+{
+	unit_scratch(r->dir);
+	r->root = open(r->dir, O_RDONLY | O_DIRECTORY);
+	ck_assert_int_eq(mkdirat(r->root, "redo", 0700), 0);
+	r->fd = openat(r->root, "redo", O_RDONLY | O_DIRECTORY);
+	ck_assert_int_eq(redo_init(&r->redo, r->fd, r->root, false), 0);
+	put(r->root, "file", "0123456789");
+}
+
+static void restart(struct rig *r, bool other_boot)
+{
+	redo_release(&r->redo);
+	ck_assert_int_eq(redo_init(&r->redo, r->fd, r->root, other_boot), 0);
+}
+
+static void end(struct rig *r)
+{
+	redo_release(&r->redo);
+	close(r->fd);
+	close(r->root);
+	unit_remove(r->dir);
+}
+
+static struct redo_piece pieces[] = {{.off = 2, .len = 3, .at = 0}, {.off = 8, .len = 4, .at = 3}};
+
+/* Spool "abcWXYZ" and describe the change of file. Returns the data descriptor. */
+static int spool(struct rig *r, struct redo_log *log)
+{
+	struct stat st;
+	uint64_t number;
+	int fd = redo_create(&r->redo, &number);
+	ck_assert_int_ge(fd, 0);
+	ck_assert_int_eq(write(fd, "abcWXYZ", 7), 7);
+	ck_assert_int_eq(fstatat(r->root, "file", &st, 0), 0);
+	*log = (struct redo_log){.number = number,
+				 .dev = st.st_dev,
+				 .ino = st.st_ino,
+				 .path = (char *)(uintptr_t) "file",
+				 .size = 11,
+				 .attr = {0100640, geteuid(), getegid(), {9, 9}},
+				 .v = pieces,
+				 .n = 2};
+	return fd;
+}
+
+#define OLD "0123456789"
+#define NEW "01abc567WXY"
+
+START_TEST(what_was_not_committed_is_forgotten)
+{
+	struct rig r;
+	struct redo_log log;
+	begin(&r);
+	close(spool(&r, &log));
+	restart(&r, true);
+	ck_assert_str_eq(get(r.root, "file"), OLD);
+	ck_assert_int_ne(faccessat(r.fd, "0000000000000001.data", F_OK, 0), 0);
+	end(&r);
+}
+END_TEST
+
+START_TEST(what_was_committed_is_done)
+{
+	for (int half = 0; half < 2; half++) {
+		struct rig r;
+		struct redo_log log;
+		begin(&r);
+		int fd = spool(&r, &log);
+		ck_assert_int_eq(redo_commit(&r.redo, &log, fd), 0);
+		close(fd);
+		if (half) /* it was killed within the change */
+			put(r.root, "file", "01abc5678");
+		restart(&r, false);
+		struct stat st;
+		fstatat(r.root, "file", &st, 0);
+		ck_assert_str_eq(get(r.root, "file"), NEW);
+		ck_assert_int_eq(st.st_mode, 0100640);
+		ck_assert_int_eq(st.st_mtim.tv_nsec, 9);
+		end(&r);
+	}
+}
+END_TEST
+
+START_TEST(a_damaged_log_is_not_believed)
+{
+	struct rig r;
+	struct redo_log log;
+	begin(&r);
+	int fd = spool(&r, &log);
+	ck_assert_int_eq(redo_commit(&r.redo, &log, fd), 0);
+	close(fd);
+	fd = openat(r.fd, "0000000000000001", O_RDWR);
+	ck_assert_int_eq(pwrite(fd, "!", 1, 30), 1);
+	close(fd);
+	restart(&r, true);
+	ck_assert_str_eq(get(r.root, "file"), OLD);
+	end(&r);
+}
+END_TEST
+
+START_TEST(another_inode_is_left_alone)
+{
+	struct rig r;
+	struct redo_log log;
+	begin(&r);
+	int fd = spool(&r, &log);
+	ck_assert_int_eq(redo_commit(&r.redo, &log, fd), 0);
+	close(fd);
+	put(r.root, "other", "other");
+	ck_assert_int_eq(renameat(r.root, "other", r.root, "file"), 0);
+	restart(&r, true);
+	ck_assert_str_eq(get(r.root, "file"), "other");
+	end(&r);
+}
+END_TEST
+
+START_TEST(a_finished_log_is_repeated_only_after_a_power_failure)
+{
+	for (int boot = 0; boot < 2; boot++) {
+		struct rig r;
+		struct redo_log log;
+		uint64_t *list;
+		begin(&r);
+		int fd = spool(&r, &log), target = openat(r.root, "file", O_RDWR);
+		ck_assert_int_eq(redo_commit(&r.redo, &log, fd), 0);
+		ck_assert_int_eq(redo_apply(&log, fd, target), 0);
+		redo_done(&r.redo, log.number);
+		close(fd);
+		close(target);
+		put(r.root, "file", OLD); /* the same inode; what was written was lost */
+		restart(&r, boot);
+		ck_assert_str_eq(get(r.root, "file"), boot ? NEW : OLD);
+		uint32_t n = redo_take_done(&r.redo, &list);
+		ck_assert_int_eq(n, 1);
+		redo_remove(&r.redo, list, n);
+		ck_assert_int_ne(faccessat(r.fd, "0000000000000001.done", F_OK, 0), 0);
+		ck_assert_int_ne(faccessat(r.fd, "0000000000000001.data", F_OK, 0), 0);
+		end(&r);
+	}
+}
+END_TEST
+
+UNIT_MAIN("redo logs", what_was_not_committed_is_forgotten, what_was_committed_is_done,
+	  a_damaged_log_is_not_believed, another_inode_is_left_alone,
+	  a_finished_log_is_repeated_only_after_a_power_failure)
