@@ -208,12 +208,13 @@ static int load(struct replicator *r, const char *file, const char *name)
 
 int replicator_run(const char *file, const char *name, bool foreground)
 {
-	struct replicator *r = calloc(1, sizeof *r);
+	static struct replicator only; /* never released, see the end */
+	struct replicator *r = &only;
 	pthread_condattr_t attr;
 	char ident[160];
 	int ret;
 
-	if (r == NULL || load(r, file, name) < 0)
+	if (load(r, file, name) < 0)
 		return 2;
 	snprintf(ident, sizeof ident, "tandem-replicator[%s]", name);
 	ret = log_init(ident, r->mirror.log_file, foreground);
