@@ -298,6 +298,11 @@ static void recheck_note(struct bulk *b, uint64_t seq)
 	b->moved = true;
 }
 
+int bulk_patched(struct bulk *b, uint64_t seq, const char *path)
+{
+	return compare_busy(b->compare) ? bulk_recheck(b, seq, path, CMP_CHECKSUM) : 0;
+}
+
 int bulk_recheck(struct bulk *b, uint64_t seq, const char *path, unsigned flags)
 {
 	recheck_note(b, seq);
@@ -382,6 +387,11 @@ static int item_start(struct bulk *b, struct item *it)
 		return r;
 	}
 	it->next_seq = 0;
+	if (spec.mode == WB_PATCH && (r = bulk_patched(b, it->seq, it->path)) < 0) {
+		close(spec.fd);
+		extent_release(&spec.extents);
+		return r;
+	}
 	return transfer_new(&it->t, b->env.stream, &spec);
 }
 
@@ -453,7 +463,7 @@ static int retry_due(struct bulk *b)
 
 	if (path == NULL)
 		return 0;
-	r = bulk_recheck(b, 0, path, CMP_RECURSIVE);
+	r = bulk_recheck(b, 0, path, CMP_RECURSIVE | CMP_CHECKSUM);
 	free(path);
 	return r < 0 ? r : 1;
 }
@@ -536,22 +546,33 @@ static void drop_running(struct bulk *b, uint32_t xid)
 		}
 }
 
-int bulk_fail(struct bulk *b, const struct wfail *f, const char *path, const char *path2)
+void bulk_fail_begin(struct bulk *b, const struct wfail *f)
 {
-	char why[512];
-	int r = 0;
-
 	b->starved = false;
-	if (f->xid != 0 && compare_fail(b->compare, f))
-		return 0;
 	if (f->xid != 0)
 		drop_running(b, f->xid);
-	snprintf(why, sizeof why, "%s: %s", wrefuse_text(f->code), f->text);
 	recheck_note(b, f->seq);
-	if (failures_add(b->env.failures, path, why, false))
-		r = compare_add(b->compare, path, f->xid != 0 ? 0 : CMP_RECURSIVE);
-	if (r == 0 && path2[0] != '\0' && failures_add(b->env.failures, path2, why, false))
-		r = compare_add(b->compare, path2, CMP_RECURSIVE);
+}
+
+/* Bytes are compared where a transfer failed: a later one may have set size and mtime to the source's, and left the failed ranges old. */
+int bulk_fail_path(struct bulk *b, const struct wfail *f, const char *path)
+{
+	char why[512];
+
+	snprintf(why, sizeof why, "%s: %s", wrefuse_text(f->code), f->text);
+	if (!failures_add(b->env.failures, path, why, false))
+		return 0;
+	return compare_add(b->compare, path, f->xid != 0 ? CMP_CHECKSUM : CMP_RECURSIVE);
+}
+
+int bulk_fail(struct bulk *b, const struct wfail *f, const char *path, const char *path2)
+{
+	int r;
+
+	bulk_fail_begin(b, f);
+	r = bulk_fail_path(b, f, path);
+	if (r == 0 && path2[0] != '\0')
+		r = bulk_fail_path(b, f, path2);
 	return r;
 }
 

@@ -80,6 +80,12 @@ uint32_t bulk_outstanding(const struct bulk *b, uint64_t *out);
 bool bulk_is_full(const struct bulk *b);
 /* Say whether outstanding or the flag changed since the last call. */
 bool bulk_moved(struct bulk *b);
+/* A patch of ranges is put while a comparison is under way: the rest of the file may never have been compared, and the patch makes
+ * size and mtime equal. So its bytes are compared too. Returns 0 or -ENOMEM. */
+int bulk_patched(struct bulk *b, uint64_t seq, const char *path);
+/* A FAIL in parts, for an inode with several names: first this, then bulk_fail_path for every name. */
+void bulk_fail_begin(struct bulk *b, const struct wfail *f);
+int bulk_fail_path(struct bulk *b, const struct wfail *f, const char *path);
 /* A FAIL arrived. path and path2 are those valid at the stream's present position. Returns 0 or an error. */
 int bulk_fail(struct bulk *b, const struct wfail *f, const char *path, const char *path2);
 /* Reading path failed with err (-errno): show it and try again later. */

@@ -86,6 +86,8 @@ static int send_now(struct content *c, int *fd, const struct stat *st)
 		content_mode(st, &spec);
 		if (spec.mode != WB_NEW && c->create != NULL)
 			r = c->create(c->arg);
+		if (r == 0 && spec.mode == WB_PATCH)
+			r = bulk_patched(c->bulk, c->rec->seq, c->rec->path);
 	}
 	if (r < 0) {
 		close(spec.fd);

@@ -41,6 +41,53 @@ static char *present(struct session *s, const struct wfail *f, const char *path)
 	return p;
 }
 
+/* The names that the inode of a failed transfer has at the stream's present position. The path in the FAIL may be from any place between
+ * the record and now, so the names are followed from the record itself. Returns 0, or an error when the record cannot be read. */
+static int transfer_names(struct session *s, uint64_t seq, struct follow_names *names)
+{
+	struct sender_pos pos;
+	struct jreader *jr;
+	struct jrec rec;
+	int r = jreader_open(&jr, s->link->jdirfd);
+
+	names->n = 0;
+	if (r < 0)
+		return r;
+	sender_pos(s->sender, &pos);
+	r = jreader_seek(jr, seq - 1, NULL);
+	if (r == 0 && (r = jreader_next(jr, &rec, NULL, NULL)) == 1) {
+		r = rec.type == JT_CONTENT ? follow_begin(names, rec.ino, rec.path) : E_GONE;
+		jrec_release(&rec);
+	}
+	while (r >= 0 && !names->gone && jreader_seq(jr) < pos.seq && (r = jreader_next(jr, &rec, NULL, NULL)) == 1) {
+		struct follow_rec e = {.type = rec.type, .flags = rec.flags, .nlink = rec.nlink, .ino = rec.ino, .ino2 = rec.ino2,
+		    .path = rec.path, .path2 = rec.path2};
+
+		r = follow_step(names, &e);
+		jrec_release(&rec);
+	}
+	jreader_close(jr);
+	return r < 0 ? r : 0;
+}
+
+static int transfer_failed(struct session *s, const struct wfail *f)
+{
+	struct follow_names names;
+	int i, r;
+
+	r = f->seq == 0 ? E_GONE : transfer_names(s, f->seq, &names);
+	if (r < 0 || (names.n == 0 && !names.gone)) {
+		if (r == 0)
+			follow_end(&names);
+		return bulk_fail(s->bulk, f, f->path, "");
+	}
+	bulk_fail_begin(s->bulk, f);
+	for (r = 0, i = 0; r == 0 && i < names.n && !names.gone; i++)
+		r = bulk_fail_path(s->bulk, f, names.v[i]);
+	follow_end(&names);
+	return r;
+}
+
 static int on_fail(struct session *s, struct buf *b)
 {
 	char shown[256];
@@ -52,10 +99,14 @@ static int on_fail(struct session *s, struct buf *b)
 		return r;
 	log_debug("%s: %s could not be applied (record %llu): %s: %s", s->env->to->url, path_show(shown, sizeof shown, f.path),
 	    (unsigned long long)f.seq, wrefuse_text(f.code), f.text);
-	if (s->verify != NULL && f.xid != 0 && compare_fail(vrun_compare(s->verify), &f))
+	if (f.xid != 0 && s->verify != NULL && compare_fail(vrun_compare(s->verify), &f))
 		return 0;
+	if (f.xid != 0 && compare_fail(bulk_compare(s->bulk), &f))
+		return 0;
+	if (f.xid != 0)
+		return transfer_failed(s, &f);
 	path = present(s, &f, f.path);
-	path2 = strdup(f.path2);
+	path2 = present(s, &f, f.path2);
 	r = path == NULL || path2 == NULL ? -ENOMEM : bulk_fail(s->bulk, &f, path, path2);
 	free(path);
 	free(path2);
