@@ -279,7 +279,7 @@ int bulk_renamed(struct bulk *b, const char *from, const char *to, bool exchange
 			it->copies[i].path = p;
 		}
 	}
-	return 0;
+	return compare_renamed(b->compare, from, to, exchange);
 }
 
 static void recheck_note(struct bulk *b, uint64_t seq)

@@ -215,6 +215,51 @@ int compare_add(struct compare *c, const char *path, unsigned flags)
 	return 0;
 }
 
+/* Jobs to be added once the queue is not being walked. */
+struct moved {
+	struct cjobs list;
+	int err;
+};
+
+/* j's path, or what j holds at from, is called to now. */
+static void moved_note(struct moved *m, const struct cjob *j, const char *from, const char *to)
+{
+	char path[PATH_LONGEST + PATH_NAME_MAX + 2];
+	bool inside = path_within(from, j->path);
+	if (!inside && !((j->flags & CMP_RECURSIVE) && path_within(j->path, from)))
+		return;
+	if (inside ? path_rebase(path, sizeof(path), j->path, from, to) : strlcpy(path, to, sizeof(path)) >= sizeof(path))
+		return;
+	struct cjob *n = job_new(path, j->flags);
+	if (n)
+		TAILQ_INSERT_TAIL(&m->list, n, active);
+	else
+		m->err = -ENOMEM;
+}
+
+int compare_renamed(struct compare *c, const char *from, const char *to, bool exchange)
+{
+	struct moved m = {.list = TAILQ_HEAD_INITIALIZER(m.list)};
+	struct cjob *j;
+	RB_FOREACH (j, cqueue, &c->queue) {
+		moved_note(&m, j, from, to);
+		if (exchange)
+			moved_note(&m, j, to, from);
+	}
+	TAILQ_FOREACH (j, &c->jobs, active) {
+		moved_note(&m, j, from, to);
+		if (exchange)
+			moved_note(&m, j, to, from);
+	}
+	while ((j = TAILQ_FIRST(&m.list)) != NULL) {
+		TAILQ_REMOVE(&m.list, j, active);
+		if (!m.err)
+			m.err = compare_add(c, j->path, j->flags);
+		job_free(j);
+	}
+	return m.err;
+}
+
 void compare_differs(struct compare *c, const char *path, const char *what)
 {
 	c->progress.differences++;

@@ -45,6 +45,9 @@ int compare_new(struct compare **out, const struct compare_env *env);
 void compare_free(struct compare *c);
 /* Schedule a path ("" is the root). Merged with what is already scheduled. Returns 0 or -ENOMEM. */
 int compare_add(struct compare *c, const char *path, unsigned flags);
+/* A rename (or exchange) was put into the stream: what was scheduled or under way below the old name is scheduled under the new
+ * one as well, with the same flags. Returns 0 or -ENOMEM. */
+int compare_renamed(struct compare *c, const char *from, const char *to, bool exchange);
 /* Do a bounded piece of work (at most about 256 KiB or a few hundred entries). Returns 1: call again when
  * there is room; 0: nothing to do until a reply arrives or a path is added; negative: stream error. */
 int compare_step(struct compare *c);
