@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: BSD-2-Clause
  * Deletions of a comparison and the delete guard.
  *
- * A name that only the standby has is deleted at once while the deletions so far stay within the guard:
- * CMP_GUARD_FREE entries, or the configured percentage of the standby's entries listed so far. Beyond it they
- * wait, by name, until the job has listed everything: then they are within the guard after all, or the
- * operator is asked. So an early directory with many deletions does not stop a large comparison, and a disk
- * that is nearly full is freed as early as it may be.
+ * A name that only the standby has is deleted at once while there are few such: CMP_GUARD_FREE entries, or a
+ * tenth of what the guard allows of the standby's entries listed so far. Beyond it they wait, by name, until
+ * the job has listed everything: then all of them go, or, if they exceed the guard, none and the operator is
+ * asked. So a source that lost its files costs the standby little, and a nearly full disk is freed early in
+ * the usual case of a few deletions.
  *
  * A directory counts with everything below it. It is walked (NF_EXTRA nodes) to count, and, where filters
  * exist, because excluded entries inside stay, and with them the directories above them. */
@@ -25,11 +25,16 @@ static bool guard_on(const struct compare *c, const struct cjob *j)
 	return c->env.mirror->delete_guard < 100 && !(j->flags & CMP_ALLOW);
 }
 
+/* Are the deletions so far more than CMP_GUARD_FREE and this percentage of what was listed? */
+static bool exceed(const struct compare *c, const struct cjob *j, double percent)
+{
+	return guard_on(c, j) && j->dels > CMP_GUARD_FREE &&
+	       (double)j->dels > (double)j->seen / 100 * percent;
+}
+
 bool del_guarding(const struct compare *c, const struct cjob *j)
 {
-	if (!guard_on(c, j) || j->dels <= CMP_GUARD_FREE)
-		return false;
-	return j->dels > j->seen / 100.0 * c->env.mirror->delete_guard;
+	return exceed(c, j, c->env.mirror->delete_guard);
 }
 
 /* Ask the source itself whether a name is gone. Returns 1 gone, 0 there, or -errno: not known. */
@@ -89,7 +94,7 @@ static int delete_or_wait(struct compare *c, struct cnode *dir, const char *path
 		return 0;
 	j->dels += count;
 	c->progress.deletions += count;
-	if (del_guarding(c, j))
+	if (j->pending.len || exceed(c, j, c->env.mirror->delete_guard / 10.0))
 		return pending_add(c, j, path);
 	dir->flags |= NF_DIRTY;
 	return delete_now(c, path);

@@ -542,3 +542,13 @@ const struct mirror *stream_mirror(const struct stream *s)
 void stream_incompressible(struct stream *s, size_t n)
 {
 }
+
+struct stream_mark stream_mark(const struct stream *s)
+{
+	return (struct stream_mark){0};
+}
+
+bool stream_rewind(struct stream *s, struct stream_mark mark)
+{
+	return false; /* all is applied at once */
+}

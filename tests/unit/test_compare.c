@@ -409,6 +409,22 @@ START_TEST(the_guard_counts_the_whole_tree)
 }
 END_TEST
 
+START_TEST(the_guard_lets_few_go_before_it_stops)
+{
+	struct pair p;
+	pair_open(&p);
+	many(p.src, "d", 1);
+	many(p.dst, "d", 500);
+	compare(&p, "", CMP_RECURSIVE);
+	ck_assert_uint_eq(p.guarded, 1);
+	ck_assert_uint_eq(p.guard_n, 499);
+	int fd = openat(p.dst, "d", O_RDONLY | O_DIRECTORY);
+	ck_assert_uint_ge(count_names(fd), 400);
+	close(fd);
+	pair_close(&p);
+}
+END_TEST
+
 START_TEST(excluded_names_are_left_alone)
 {
 	struct pair p;
@@ -826,9 +842,9 @@ END_TEST
 
 UNIT_MAIN("compare", first_copy_of_every_kind, report_changes_nothing, types_that_differ, extra_names_go,
 	  extra_names_stay_without_delete, the_guard_holds_deletions_back, the_guard_counts_the_whole_tree,
-	  excluded_names_are_left_alone, attributes_alone, changed_blocks_of_a_large_file,
-	  growing_and_shrinking, insertion_is_found, checksum_finds_silent_damage, a_huge_hole_costs_nothing,
-	  holes_are_made_again, hard_links_made_and_broken, one_name_of_a_hard_link_alone,
-	  one_path_with_missing_parents, one_path_that_is_gone, a_directory_one_level,
-	  a_failure_is_tried_again, paths_merge, many_directories_are_asked_for_ahead, stopped_in_the_middle,
-	  random_trees_converge)
+	  the_guard_lets_few_go_before_it_stops, excluded_names_are_left_alone, attributes_alone,
+	  changed_blocks_of_a_large_file, growing_and_shrinking, insertion_is_found,
+	  checksum_finds_silent_damage, a_huge_hole_costs_nothing, holes_are_made_again,
+	  hard_links_made_and_broken, one_name_of_a_hard_link_alone, one_path_with_missing_parents,
+	  one_path_that_is_gone, a_directory_one_level, a_failure_is_tried_again, paths_merge,
+	  many_directories_are_asked_for_ahead, stopped_in_the_middle, random_trees_converge)
