@@ -487,6 +487,8 @@ int bulk_step(struct bulk *b)
 	if (!b->starved) {
 		stream_tag(b->env.stream, 0);
 		r = compare_step(b->compare);
+		if (r == 0 && compare_busy(b->compare)) /* that step may have ended a job: the next may begin now */
+			r = compare_step(b->compare);
 		b->starved = r == 0;
 		if (r != 0)
 			return r;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause
- * Failed paths (failures.h). A path is TRYING after a failure that is answered by a comparison at once, PARKED after the
- * third in a row; when its time comes it is TRYING again. When everything sent has been answered (failures_settle) those that are TRYING
- * have succeeded. */
+ * Failed paths (failures.h). A path is TRYING while a comparison answers its failure, PARKED when that failed, too; when its time
+ * comes it is TRYING again. When everything sent has been answered (failures_settle) those that are TRYING have succeeded. A path
+ * that was parked is shown until then. */
 #include "config.h"
 #include <errno.h>
 #include <pthread.h>
@@ -12,7 +12,6 @@
 #include "replicator/source/clock.h"
 #include "replicator/source/failures.h"
 
-#define TRIES      3
 #define RETRY_MIN  (5 * NS_PER_S)
 #define RETRY_MAX  (60 * NS_PER_S)
 #define SHOWN_TEXT 512
@@ -25,7 +24,7 @@ struct failure {
 	char *path;
 	char *text;
 	enum fstate state;
-	unsigned count;
+	bool shown;          /* was parked */
 	uint64_t since;      /* CLOCK_REALTIME ns */
 	uint64_t due, delay; /* CLOCK_MONOTONIC ns, ns */
 };
@@ -110,11 +109,10 @@ bool failures_add(struct failures *f, const char *path, const char *text, bool p
 	if (x != NULL) {
 		free(x->text);
 		x->text = strdup(text);
-		if (park && x->count < TRIES)
-			x->count = TRIES - 1;
-		again = ++x->count < TRIES;
-		x->state = again ? FS_TRYING : FS_PARKED;
-		if (!again) {
+		again = !park && x->state == FS_TRYING;
+		if (park) {
+			x->state = FS_PARKED;
+			x->shown = true;
 			x->due = clock_mono() + x->delay;
 			x->delay = x->delay * 2 > RETRY_MAX ? RETRY_MAX : x->delay * 2;
 		}
@@ -169,6 +167,18 @@ void failures_settle(struct failures *f)
 	pthread_mutex_unlock(&f->lock);
 }
 
+size_t failures_shown(struct failures *f)
+{
+	struct failure *x;
+	size_t n = 0;
+
+	pthread_mutex_lock(&f->lock);
+	TAILQ_FOREACH(x, &f->list, link)
+		n += x->shown;
+	pthread_mutex_unlock(&f->lock);
+	return n;
+}
+
 size_t failures_count(struct failures *f)
 {
 	size_t n;
@@ -189,6 +199,8 @@ json_t *failures_json(struct failures *f, size_t max)
 	TAILQ_FOREACH(x, &f->list, link) {
 		if (json_array_size(a) >= max)
 			break;
+		if (!x->shown)
+			continue;
 		json_array_append_new(a, json_pack("{s:s, s:s, s:f}", "path", path_show(shown, sizeof shown, x->path), "text",
 		    x->text == NULL ? "" : x->text, "since", (double)x->since / (double)NS_PER_S));
 	}

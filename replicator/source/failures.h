@@ -11,8 +11,8 @@ struct failures;
 
 int failures_new(struct failures **out);
 void failures_free(struct failures *f);
-/* A path failed. Returns true if it should be tried again at once; false when it failed repeatedly (or park is set) and waits for
- * failures_due. */
+/* A path failed. park false: a record could not be applied; a comparison answers that at once. park true: the comparison could not repair it:
+ * the path is shown and waits for failures_due. Returns true if it should be compared now, false when it waits. */
 bool failures_add(struct failures *f, const char *path, const char *text, bool park);
 /* Take a path whose time to be tried again has come, or NULL. Owned by the caller. */
 char *failures_due(struct failures *f);
@@ -22,8 +22,10 @@ int failures_timeout(struct failures *f);
 void failures_settle(struct failures *f);
 /* Paths that failed and were not settled. */
 size_t failures_count(struct failures *f);
+/* Those of them that a comparison could not repair. */
+size_t failures_shown(struct failures *f);
 void failures_clear(struct failures *f);
-/* [{path, text, since}], at most max. Returns owned. */
+/* [{path, text, since}] of those, at most max. Returns owned. */
 json_t *failures_json(struct failures *f, size_t max);
 
 #endif

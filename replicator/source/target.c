@@ -394,7 +394,7 @@ json_t *target_status(struct target *t, uint64_t head_seq, bool *insync, bool *b
 	pthread_mutex_lock(&v->lock);
 	lag = head_seq > v->applied ? head_seq - v->applied : 0;
 	*insync = v->connected && !v->busy && lag == 0 && failed == 0 && v->state == TS_REPLICATING;
-	*broken = failed != 0 || v->state == TS_HELD || v->state == TS_REFUSED;
+	*broken = failures_shown(t->failures) != 0 || v->state == TS_HELD || v->state == TS_REFUSED;
 	path_show(error, sizeof error, v->error);
 	o = json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:f, s:s, s:I, s:I, s:I}", "url", t->env.to->url, "state", shown_state(v, *insync),
 	    "applied", (json_int_t)v->applied, "durable", (json_int_t)v->durable, "lag_records", (json_int_t)lag, "lag_bytes",
