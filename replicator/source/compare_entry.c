@@ -180,16 +180,40 @@ int entry_release_links(struct compare *c, struct link_group *g)
 	return err;
 }
 
+/* Say whether what was found out about the leader still holds: nothing about the source's inode has changed since (a transfer
+ * that failed meanwhile served a change), and its bytes were compared if this name asks for that. */
+static bool leader_answers(const struct celt *el, const struct link_group *g)
+{
+	if (g->pending)
+		return true;
+	if (el->node->job->flags & CMP_CHECKSUM && !g->checksum)
+		return false;
+	return el->st.st_ctim.tv_sec == g->changed.tv_sec && el->st.st_ctim.tv_nsec == g->changed.tv_nsec;
+}
+
+/* el is compared as the inode's leader. */
+static void lead_by(struct celt *el, struct link_group *g)
+{
+	g->checksum = (el->node->job->flags & CMP_CHECKSUM) != 0;
+	g->changed = el->st.st_ctim;
+}
+
 /* A further name of an inode whose leader was met. Returns 1 if that settles it, 0 to treat it as a file of
  * its own. */
 static int follower(struct compare *c, struct celt *el, struct link_group *g)
 {
 	struct cnode *n = el->node;
-	if (strcmp(g->path, el->path) == 0)
+	if (strcmp(g->path, el->path) == 0) {
+		lead_by(el, g);
 		return 0; /* the same name again, from another job */
+	}
 	g->met++;
-	if (el->have && g->standby && el->e.ino == g->standby)
-		return 1;
+	if (el->have && g->standby && el->e.ino == g->standby) {
+		if (leader_answers(el, g))
+			return 1;
+		lead_by(el, g);
+		return links_lead(g, el->path);
+	}
 	compare_differs(c, el->path, el->have ? "hard link differs" : "missing on the standby");
 	if (compare_reports(n->job))
 		return 1;
@@ -241,6 +265,7 @@ static int meet_links(struct compare *c, struct celt *el, struct link_group **ou
 			return -ENOMEM;
 		g->nlink = (uint32_t)el->st.st_nlink;
 		g->met = 1;
+		lead_by(el, g);
 		g->standby = el->have ? el->e.ino : 0;
 		g->unsure = !el->have || el->e.nlink != el->st.st_nlink;
 	}

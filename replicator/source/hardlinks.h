@@ -7,6 +7,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
+#include <time.h>
 
 /* A name that waits until its leader's content was sent. */
 struct link_waiter {
@@ -27,7 +28,9 @@ struct link_group {
 	bool pending;	  /* the leader's content is not sent yet */
 	bool unsure; /* the standby's links do not look complete: if met < nlink at the end, other names must
 			be searched */
-	char *path;  /* the leader: the first name met */
+	bool checksum;		 /* its bytes were compared, not size and mtime alone */
+	struct timespec changed; /* st_ctim of the source's inode when its leader was met */
+	char *path;  /* the leader: the first name met, or the one that was compared last */
 	struct link_waiter *waiters, **tail;
 };
 
