@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: BSD-2-Clause
-# Build with sanitizers beside the normal build and run the system tests with it. A report of any process fails its test.
+# Build with sanitizers beside the normal build and run the unit and the system tests with it. A report of any process fails its test.
 # usage: sanitize.sh [address|thread] [PYTEST ARGUMENTS]
 set -eu
 
@@ -18,6 +18,11 @@ if ! { [ -e Makefile ] || "$top/configure" --prefix="$build/root" --enable-sanit
 	tail -n 40 build.log >&2
 	exit 1
 fi
+make -j "$(nproc)" check >check.log 2>&1 || {
+	grep -E '^(FAIL|ERROR)|runtime error|ERROR: |SUMMARY' check.log >&2
+	echo "the unit tests fail with -fsanitize=$list; all of their output is in $build/check.log" >&2
+	exit 1
+}
 cd "$top/tests"
 export TANDEM_PREFIX="$build/root" TANDEM_SLOW="${TANDEM_SLOW:-4}"
 exec /usr/bin/python3 -m pytest "$@"
