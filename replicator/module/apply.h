@@ -53,7 +53,6 @@ struct transfer {
 	struct redo_piece *v; /* ranges; owned */
 	uint32_t n, cap;
 	uint64_t spooled; /* bytes in mem or file (WB_PATCH) */
-	uint64_t high;	  /* WB_NEW in a file: end of the last byte written */
 	int file;	  /* temporary file (WB_NEW) or redo data (WB_PATCH), or -1 */
 	char name[32];	  /* WB_NEW: its name in tmp/ */
 	uint64_t number;  /* WB_PATCH: its redo log, 0: none yet */

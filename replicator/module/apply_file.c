@@ -127,28 +127,12 @@ static int open_tmp(struct apply *a, char *name, size_t size, uint32_t mode)
 	return fd;
 }
 
-static int write_at(struct transfer *t, const void *data, uint64_t len, uint64_t off)
-{
-	int err = fio_pwrite(t->file, data, len, (off_t)off);
-	if (!err && off + len > t->high)
-		t->high = off + len;
-	return err;
-}
-
-/* A hole needs work only where something was written before. */
-static int hole_at(struct transfer *t, uint64_t off, uint64_t len)
-{
-	if (off >= t->high)
-		return 0;
-	return redo_punch(t->file, off, len < t->high - off ? len : t->high - off);
-}
-
 static int write_pieces(struct transfer *t)
 {
 	for (uint32_t i = 0; i < t->n; i++) {
 		const struct redo_piece *p = &t->v[i];
-		int err =
-		    p->hole ? hole_at(t, p->off, p->len) : write_at(t, t->mem.data + p->at, p->len, p->off);
+		int err = p->hole ? redo_punch(t->file, p->off, p->len)
+				  : fio_pwrite(t->file, t->mem.data + p->at, p->len, (off_t)p->off);
 		if (err)
 			return err;
 	}
@@ -201,7 +185,7 @@ static int data(struct apply *a, struct transfer *t, const struct wop *op)
 		return err;
 	a->bytes += op->dlen;
 	if (t->file >= 0 && t->mode == WB_NEW)
-		return write_at(t, op->data, op->dlen, op->off);
+		return fio_pwrite(t->file, op->data, op->dlen, (off_t)op->off);
 	if (t->file >= 0) {
 		err = fio_pwrite(t->file, op->data, op->dlen, (off_t)t->spooled);
 	} else {
@@ -223,7 +207,7 @@ static int data(struct apply *a, struct transfer *t, const struct wop *op)
 static int hole(struct apply *a, struct transfer *t, const struct wop *op)
 {
 	if (t->mode == WB_NEW && t->file >= 0 && t->n == 0)
-		return hole_at(t, op->off, op->len);
+		return redo_punch(t->file, op->off, op->len);
 	return add_piece(t, op->off, op->len, 0, true);
 }
 
@@ -275,8 +259,6 @@ static int copy_range(struct apply *a, struct transfer *t, const struct wop *op,
 	if (!err && t->mode == WB_PATCH) {
 		err = add_piece(t, op->off, op->len, to, false);
 		t->spooled += op->len;
-	} else if (!err && op->off + op->len > t->high) {
-		t->high = op->off + op->len;
 	}
 	return err == -ENODATA ? WR_MISMATCH : err;
 }
@@ -493,24 +475,17 @@ static int clone_old(struct apply *a, int old, int fd, uint64_t size)
 /* Apply the pieces of a patch to fd. */
 static int patch_pieces(struct transfer *t, int fd)
 {
-	struct stat st;
-	if (fstat(fd, &st))
-		return -errno;
-	for (uint32_t i = 0; i < t->n; i++) {
+	int err = 0;
+	for (uint32_t i = 0; !err && i < t->n; i++) {
 		const struct redo_piece *p = &t->v[i];
-		int err = 0;
-		if (!p->hole && t->file < 0)
+		if (p->hole)
+			err = redo_punch(fd, p->off, p->len);
+		else if (t->file < 0)
 			err = fio_pwrite(fd, t->mem.data + p->at, p->len, (off_t)p->off);
-		else if (!p->hole)
+		else
 			err = redo_copy(t->file, p->at, fd, p->off, p->len);
-		else if (p->off < (uint64_t)st.st_size)
-			err = redo_punch(
-			    fd, p->off,
-			    p->len < (uint64_t)st.st_size - p->off ? p->len : (uint64_t)st.st_size - p->off);
-		if (err)
-			return err;
 	}
-	return 0;
+	return err;
 }
 
 /* Build the patched version beside the old one and rename it. -EOPNOTSUPP: the file is large and cannot be

@@ -92,23 +92,18 @@ static int write_zeros(int fd, uint64_t off, uint64_t len)
 
 int redo_punch(int fd, uint64_t off, uint64_t len)
 {
+	struct stat st;
+	if (fstat(fd, &st))
+		return -errno;
+	uint64_t size = (uint64_t)st.st_size;
+	if (off >= size)
+		return 0;
+	len = len < size - off ? len : size - off;
 	if (!len || fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)off, (off_t)len) == 0)
 		return 0;
 	if (errno != EOPNOTSUPP && errno != ENOSYS)
 		return -errno;
 	return write_zeros(fd, off, len);
-}
-
-/* A hole, clipped to what the file has. */
-static int apply_hole(const struct redo_piece *p, int target)
-{
-	struct stat st;
-	if (fstat(target, &st))
-		return -errno;
-	uint64_t size = (uint64_t)st.st_size;
-	if (p->off >= size)
-		return 0;
-	return redo_punch(target, p->off, p->len < size - p->off ? p->len : size - p->off);
 }
 
 int redo_apply(const struct redo_log *log, int datafd, int target)
@@ -119,7 +114,8 @@ int redo_apply(const struct redo_log *log, int datafd, int target)
 	int err = 0;
 	for (uint32_t i = 0; !err && i < log->n; i++) {
 		const struct redo_piece *p = &log->v[i];
-		err = p->hole ? apply_hole(p, target) : redo_copy(datafd, p->at, target, p->off, p->len);
+		err = p->hole ? redo_punch(target, p->off, p->len)
+			      : redo_copy(datafd, p->at, target, p->off, p->len);
 	}
 	if (err)
 		return err;

@@ -69,7 +69,8 @@ void redo_remove(struct redo *r, uint64_t *list, uint32_t n);
 
 /* Write src[at..at+len) to dst[off..): copy_file_range, or by a buffer. Returns 0 or -errno. */
 int redo_copy(int src, uint64_t at, int dst, uint64_t off, uint64_t len);
-/* Make a hole of [off, off+len) without changing the size; zeros where the file system has no holes. */
+/* Make a hole of [off, off+len), as far as the file reaches now; zeros where the file system has no holes.
+ * len may be EXTENT_INF - off. Returns 0 or -errno. */
 int redo_punch(int fd, uint64_t off, uint64_t len);
 
 #endif

@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: BSD-2-Clause
+ * Transfers against a model: random ranges, holes and local copies into new and old files, with one name and
+ * with two, below and above every threshold, end in exactly the bytes that a plain buffer has. */
+#include "config.h"
+
+#include <xxhash.h>
+
+#include "tests/unit/module_rig.h"
+
+#define SIZE_MAX_HERE (3u << 19) /* bytes: above what is cloned by copying */
+
+struct model {
+	struct rig *r;
+	uint64_t state; /* of the generator */
+	uint8_t *now;	/* what the file must be; zeros beyond size */
+	uint8_t *next;
+	uint64_t size;
+	uint32_t xid;
+	bool exists;
+};
+
+static uint64_t rnd(struct model *m, uint64_t n)
+{
+	m->state = m->state * 6364136223846793005ull + 1442695040888963407ull;
+	return n ? (m->state >> 33) % n : 0;
+}
+
+static void put_data(struct model *m, uint64_t off, uint64_t len)
+{
+	struct wop op = {
+	    .type = WOP_DATA, .xid = m->xid, .off = off, .dlen = (uint32_t)len, .data = m->next + off};
+	for (uint64_t i = 0; i < len; i++)
+		m->next[off + i] = (uint8_t)(rnd(m, 255) + 1);
+	rig_op(m->r, &op);
+}
+
+static void put_hole(struct model *m, uint64_t off, uint64_t len, bool to_end)
+{
+	struct wop op = {.type = WOP_HOLE, .xid = m->xid, .off = off, .len = to_end ? EXTENT_INF - off : len};
+	memset(m->next + off, 0, to_end ? SIZE_MAX_HERE - off : len);
+	rig_op(m->r, &op);
+}
+
+static void put_copy(struct model *m, uint64_t off, uint64_t len)
+{
+	struct wop op = {
+	    .type = WOP_COPY, .xid = m->xid, .path = rnd(m, 2) ? "" : "one", .off = off, .len = len};
+	XXH128_canonical_t c;
+	if (len > m->size)
+		return;
+	op.src = rnd(m, m->size - len + 1);
+	XXH128_canonicalFromHash(&c, XXH3_128bits(m->now + op.src, len));
+	memcpy(op.hash, c.digest, 16);
+	memcpy(m->next + off, m->now + op.src, len);
+	rig_op(m->r, &op);
+}
+
+/* One transfer of random ranges; sometimes its frames are cut in the middle. */
+static void transfer(struct model *m)
+{
+	bool new = !m->exists || rnd(m, 3) == 0;
+	static const uint64_t scales[] = {100, 5000, 70000, 600000, SIZE_MAX_HERE};
+	uint64_t scale = scales[rnd(m, 5)];
+	struct wop op = {
+	    .type = WOP_BEGIN, .xid = ++m->xid, .flags = new ? WB_NEW : WB_PATCH, .path = "one", .size = 1};
+	rig_op(m->r, &op);
+	if (new)
+		memset(m->next, 0, SIZE_MAX_HERE);
+	else
+		memcpy(m->next, m->now, SIZE_MAX_HERE);
+	for (uint64_t n = rnd(m, 12); n > 0; n--) {
+		uint64_t off = rnd(m, scale), len = rnd(m, scale - off < 100000 ? scale - off : 100000);
+		uint64_t what = rnd(m, 10);
+		if (what < 6)
+			put_data(m, off, len);
+		else if (what < 8)
+			put_hole(m, off, len, what == 7);
+		else if (m->exists)
+			put_copy(m, off, len);
+		if (m->r->batch.len > (2u << 20) || rnd(m, 4) == 0)
+			ck_assert(rig_send(m->r));
+	}
+	m->size = rnd(m, 2) && !new ? m->size : rnd(m, scale + 1);
+	memset(m->next + m->size, 0, SIZE_MAX_HERE - m->size);
+	op = (struct wop){.type = WOP_COMMIT,
+			  .xid = m->xid,
+			  .path = "one",
+			  .size = m->size,
+			  .attr = {0100600, geteuid(), getegid(), {7, 7}}};
+	rig_op(m->r, &op);
+	ck_assert(rig_send(m->r));
+	ck_assert_msg(m->r->fails == 0, "%s", m->r->text);
+	memcpy(m->now, m->next, SIZE_MAX_HERE);
+	m->exists = true;
+}
+
+static void check(struct model *m, const char *name, int round)
+{
+	static uint8_t have[SIZE_MAX_HERE];
+	struct stat st;
+	char path[400];
+	snprintf(path, sizeof(path), "%s/%s", m->r->module, name);
+	int fd = open(path, O_RDONLY);
+	ck_assert_int_ge(fd, 0);
+	ck_assert_int_eq(fstat(fd, &st), 0);
+	ck_assert_msg((uint64_t)st.st_size == m->size, "round %d: size %ld, not %ld", round, (long)st.st_size,
+		      (long)m->size);
+	ck_assert_int_eq(pread(fd, have, SIZE_MAX_HERE, 0), (ssize_t)m->size);
+	for (uint64_t i = 0; i < m->size; i++)
+		ck_assert_msg(have[i] == m->now[i], "round %d: byte %lu is %02x, not %02x", round,
+			      (unsigned long)i, have[i], m->now[i]);
+	close(fd);
+}
+
+static void run(uint64_t seed, bool linked)
+{
+	struct rig r;
+	struct model m = {
+	    .r = &r, .state = seed, .now = calloc(1, SIZE_MAX_HERE), .next = calloc(1, SIZE_MAX_HERE)};
+	rig_init(&r, "");
+	rig_open(&r);
+	for (int round = 0; round < 60; round++) {
+		transfer(&m);
+		check(&m, "one", round);
+		if (linked && round == 3)
+			rig_simple(&r, JT_LINK, "one", "two");
+		if (linked && round > 3)
+			check(&m, "two", round);
+	}
+	free(m.now);
+	free(m.next);
+	rig_end(&r);
+}
+
+START_TEST(a_file_with_one_name)
+{
+	for (uint64_t seed = 1; seed <= 3; seed++)
+		run(seed, false);
+}
+END_TEST
+
+START_TEST(a_file_with_two_names)
+{
+	for (uint64_t seed = 11; seed <= 13; seed++)
+		run(seed, true);
+}
+END_TEST
+
+UNIT_MAIN("module transfers", a_file_with_one_name, a_file_with_two_names)
