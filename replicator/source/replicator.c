@@ -173,7 +173,6 @@ static int run(struct replicator *r)
 {
 	int sigfd = signals(), sock, ret;
 
-
 	if (sigfd < 0)
 		return sigfd;
 	raise_limits();
