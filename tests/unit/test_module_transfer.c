@@ -106,9 +106,11 @@ static void check(struct model *m, const char *name, int round)
 	ck_assert_msg((uint64_t)st.st_size == m->size, "round %d: size %ld, not %ld", round, (long)st.st_size,
 		      (long)m->size);
 	ck_assert_int_eq(pread(fd, have, SIZE_MAX_HERE, 0), (ssize_t)m->size);
-	for (uint64_t i = 0; i < m->size; i++)
-		ck_assert_msg(have[i] == m->now[i], "round %d: byte %lu is %02x, not %02x", round,
-			      (unsigned long)i, have[i], m->now[i]);
+	uint64_t i = 0;
+	while (i < m->size && have[i] == m->now[i]) /* an assertion per byte would take minutes */
+		i++;
+	ck_assert_msg(i == m->size, "round %d: byte %lu is %02x, not %02x", round, (unsigned long)i, have[i],
+		      m->now[i]);
 	close(fd);
 }
 
@@ -134,14 +136,14 @@ static void run(uint64_t seed, bool linked)
 
 START_TEST(a_file_with_one_name)
 {
-	for (uint64_t seed = 1; seed <= 3; seed++)
+	for (uint64_t seed = 1; seed <= 8; seed++)
 		run(seed, false);
 }
 END_TEST
 
 START_TEST(a_file_with_two_names)
 {
-	for (uint64_t seed = 11; seed <= 13; seed++)
+	for (uint64_t seed = 11; seed <= 18; seed++)
 		run(seed, true);
 }
 END_TEST
