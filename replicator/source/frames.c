@@ -10,6 +10,7 @@
 #include "proto/path.h"
 #include "replicator/source/clock.h"
 #include "replicator/source/follow.h"
+#include "replicator/source/locate.h"
 #include "replicator/source/session.h"
 
 static int on_ack(struct session *s, struct buf *b)
@@ -73,15 +74,16 @@ static int transfer_names(struct session *s, uint64_t seq, struct follow_names *
 static int transfer_failed(struct session *s, const struct wfail *f)
 {
 	struct follow_names names;
+	char path[PATH_LONGEST];
 	int i, r;
 
 	r = f->seq == 0 ? E_GONE : transfer_names(s, f->seq, &names);
-	if (r < 0 || (names.n == 0 && !names.gone)) {
-		if (r == 0)
-			follow_end(&names);
+	if (r < 0)
 		return bulk_fail(s->bulk, f, f->path, "");
-	}
 	bulk_fail_begin(s->bulk, f);
+	/* its recorded names are gone, but it had others before the journal's first record of it */
+	if (names.n == 0 && !names.gone && locate_name(s->link->rootfd, names.ino, path, sizeof path))
+		return bulk_fail_path(s->bulk, f, path);
 	for (r = 0, i = 0; r == 0 && i < names.n && !names.gone; i++)
 		r = bulk_fail_path(s->bulk, f, names.v[i]);
 	follow_end(&names);

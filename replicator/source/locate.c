@@ -188,6 +188,44 @@ static int search(int rootfd, uint64_t ino, struct stat *st)
 	return fd < 0 ? -errno : walk(fd, ino, 0, st);
 }
 
+/* The same search, for a name: path has the directory's own path and grows by what was found. */
+static bool walk_name(int fd, uint64_t ino, int depth, char *path, size_t size)
+{
+	DIR *d = fdopendir(fd);
+	size_t len = strlen(path);
+	struct dirent *e;
+	bool found = false;
+
+	if (d == NULL) {
+		close(fd);
+		return false;
+	}
+	while (!found && (e = readdir(d)) != NULL) {
+		bool maybe_dir = e->d_type == DT_DIR || e->d_type == DT_UNKNOWN;
+
+		if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0 || path_join(path, size, path, e->d_name) < 0)
+			continue;
+		found = e->d_ino == ino && e->d_type != DT_DIR && path_valid(path);
+		if (!found && maybe_dir && depth < WALK_DEPTH) {
+			int sub = openat(dirfd(d), e->d_name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+
+			found = sub >= 0 && walk_name(sub, ino, depth + 1, path, size);
+		}
+		if (!found)
+			path[len] = '\0';
+	}
+	closedir(d);
+	return found;
+}
+
+bool locate_name(int rootfd, uint64_t ino, char *path, size_t size)
+{
+	int fd = openat(rootfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	path[0] = '\0';
+	return fd >= 0 && walk_name(fd, ino, 0, path, size);
+}
+
 int locate_open(const struct locate *l, const struct jrec *rec, struct stat *st)
 {
 	struct follow_names f;
