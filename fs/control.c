@@ -67,7 +67,8 @@ static void do_attach(struct tfs *fs, struct client *c, int fds[CTL_FDS_MAX])
 
 static json_t *features(const struct tfs *fs)
 {
-	return json_pack("{s:b,s:b,s:b,s:b,s:s}", "killpriv_v2", fs->killpriv, "exclusive", fs->exclusive, "privileged",
+	return json_pack("{s:b,s:b,s:b,s:b,s:b,s:b,s:s}", "io_uring", fs->uring, "passthrough", 0,
+	    "killpriv_v2", fs->killpriv, "exclusive", fs->exclusive, "privileged",
 	    fs->privileged, "remote", fs->remote, "libfuse", fuse_pkgversion());
 }
 

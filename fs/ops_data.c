@@ -41,6 +41,17 @@ static void read_spliced(fuse_req_t req, int fd, size_t size, off_t off)
 	fuse_reply_data(req, &buf, FUSE_BUF_SPLICE_MOVE);
 }
 
+/* Whether the reply's buffer is one of io_uring, into which libfuse reads directly. */
+static bool in_ring(fuse_req_t req)
+{
+#if HAVE_DECL_FUSE_CAP_OVER_IO_URING
+	return fuse_req_is_uring(req);
+#else
+	(void)req;
+	return false;
+#endif
+}
+
 void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
 {
 	struct worker *w = worker_get(tfs_of(req));
@@ -49,7 +60,7 @@ void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse
 	ssize_t n;
 
 	(void)ino;
-	if (size >= SPLICE_FROM) {
+	if (size >= SPLICE_FROM || in_ring(req)) {
 		read_spliced(req, f->fd, size, off);
 		return;
 	}

@@ -1,14 +1,18 @@
 /* SPDX-License-Identifier: BSD-2-Clause
  * The FUSE session.
  *
- * The handshake (FUSE_INIT) is done before the loop starts. libfuse answers it, but the answer passes through our
- * hands: while libfuse writes, the session's descriptor is a pipe, and what it wrote goes on to the kernel with the flags
- * added that this libfuse does not know and this code understands: HANDLE_KILLPRIV_V2 (since Linux 5.10), which spares a
- * GETXATTR(security.capability) before every WRITE. */
+ * The handshake (FUSE_INIT) is done before the loop starts. A libfuse before 3.17 does not know HANDLE_KILLPRIV_V2 (since
+ * Linux 5.10), which spares a GETXATTR(security.capability) before every WRITE: there libfuse's answer passes through our
+ * hands. While libfuse writes, the session's descriptor is a pipe, and what it wrote goes on to the kernel with that flag added.
+ *
+ * From 3.18 on libfuse can take requests from io_uring queues, one queue and one thread for each processor, beside the
+ * threads that read /dev/fuse (they then get FORGET and INTERRUPT only). libfuse falls back to /dev/fuse by itself where
+ * the kernel does not offer it or the queues cannot be made. */
 #include "config.h"
 
 #include "fs/session.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fuse.h>
@@ -28,11 +32,25 @@
 #define MAX_WRITE   (1u << 20) /* bytes */
 #define BACKGROUND  128        /* requests of the kernel's own (readahead, writeback) */
 
+#define QUEUE_DEPTH 16         /* requests taken at once by a queue of io_uring, each with a buffer of MAX_WRITE */
+#define ENABLE_URING "/sys/module/fuse/parameters/enable_uring"
+
 static void want(struct fuse_conn_info *conn, unsigned cap, bool on)
 {
+#ifdef HAVE_FUSE_SET_FEATURE_FLAG
+	/* this one refuses a set of flags of which one is not offered */
+	for (unsigned bit = 1; bit; bit <<= 1) {
+		if (!(cap & bit))
+			continue;
+		fuse_unset_feature_flag(conn, bit);
+		if (on && conn->capable_ext & bit)
+			fuse_set_feature_flag(conn, bit);
+	}
+#else
 	conn->want &= ~cap;
 	if (on)
 		conn->want |= conn->capable & cap;
+#endif
 }
 
 static void op_init(void *userdata, struct fuse_conn_info *conn)
@@ -51,6 +69,13 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 	want(conn, FUSE_CAP_POSIX_ACL, fs->privileged);
 	/* locks stay in the kernel of this host; order needs every write at once */
 	want(conn, FUSE_CAP_POSIX_LOCKS | FUSE_CAP_FLOCK_LOCKS | FUSE_CAP_WRITEBACK_CACHE, false);
+#if HAVE_DECL_FUSE_CAP_HANDLE_KILLPRIV_V2
+	want(conn, FUSE_CAP_HANDLE_KILLPRIV_V2, fs->privileged);
+	fs->killpriv = fuse_get_feature_flag(conn, FUSE_CAP_HANDLE_KILLPRIV_V2);
+#endif
+#if HAVE_DECL_FUSE_CAP_OVER_IO_URING
+	want(conn, FUSE_CAP_OVER_IO_URING, fs->want_uring);
+#endif
 	conn->max_write = MAX_WRITE;
 	conn->max_background = BACKGROUND;
 	conn->congestion_threshold = BACKGROUND * 3 / 4;
@@ -101,6 +126,16 @@ void ops_init(struct fuse_lowlevel_ops *o)
 
 /* --- the handshake ---------------------------------------------------------------------------- */
 
+#if HAVE_DECL_FUSE_CAP_HANDLE_KILLPRIV_V2
+
+static int answer_init(struct tfs *fs, struct fuse_buf *req)
+{
+	fuse_session_process_buf(fs->se, req);
+	return fuse_session_exited(fs->se) ? -EPROTO : 0;
+}
+
+#else
+
 /* Flags of ours, if the kernel offers them. */
 static uint32_t more_flags(const struct tfs *fs, uint32_t offered)
 {
@@ -141,15 +176,28 @@ out:
 	return n;
 }
 
+static int answer_init(struct tfs *fs, struct fuse_buf *req)
+{
+	const struct fuse_init_in *in = (const struct fuse_init_in *)((const struct fuse_in_header *)req->mem + 1);
+	char reply[512] __attribute__((aligned(8)));
+	struct fuse_out_header *oh = (struct fuse_out_header *)reply;
+	struct fuse_init_out *out = (struct fuse_init_out *)(oh + 1);
+	ssize_t n = answer(fs, req, reply, sizeof(reply));
+
+	if (n < 0)
+		return (int)n;
+	if (n >= (ssize_t)(sizeof(*oh) + offsetof(struct fuse_init_out, max_background)) && oh->error == 0) {
+		out->flags |= more_flags(fs, in->flags);
+		fs->killpriv = out->flags & FUSE_HANDLE_KILLPRIV_V2;
+	}
+	return write(fuse_session_fd(fs->se), reply, (size_t)n) == n ? 0 : -errno;
+}
+
+#endif
+
 static int handshake(struct tfs *fs)
 {
 	struct fuse_buf req = {.mem = NULL};
-	const struct fuse_in_header *ih;
-	const struct fuse_init_in *in;
-	struct fuse_out_header *oh;
-	struct fuse_init_out *out;
-	char reply[512] __attribute__((aligned(8)));
-	ssize_t n;
 	int r;
 
 	do
@@ -157,23 +205,80 @@ static int handshake(struct tfs *fs)
 	while (r == -EINTR);
 	if (r <= 0)
 		return r < 0 ? r : -ENODEV;
-	ih = req.mem;
-	in = (const struct fuse_init_in *)(ih + 1);
-	if (ih->opcode != FUSE_INIT) {
-		free(req.mem);
-		return -EPROTO;
-	}
-	n = answer(fs, &req, reply, sizeof(reply));
-	oh = (struct fuse_out_header *)reply;
-	out = (struct fuse_init_out *)(oh + 1);
-	if (n >= (ssize_t)(sizeof(*oh) + offsetof(struct fuse_init_out, max_background)) && oh->error == 0) {
-		out->flags |= more_flags(fs, in->flags);
-		fs->killpriv = out->flags & FUSE_HANDLE_KILLPRIV_V2;
-	}
+	if (((const struct fuse_in_header *)req.mem)->opcode == FUSE_INIT)
+		r = answer_init(fs, &req);
+	else
+		r = -EPROTO;
 	free(req.mem);
-	if (n < 0)
-		return (int)n;
-	return write(fuse_session_fd(fs->se), reply, (size_t)n) == n ? 0 : -errno;
+	return r;
+}
+
+/* --- io_uring ----------------------------------------------------------------------------------- */
+
+#if HAVE_DECL_FUSE_CAP_OVER_IO_URING
+
+/* Whether to ask for it. "yes" also switches it on in the kernel. */
+static bool uring_wanted(const struct tfs *fs)
+{
+	int fd;
+
+	if (strcmp(fs->mirror->io_uring, "no") == 0)
+		return false;
+	if (strcmp(fs->mirror->io_uring, "yes") == 0) {
+		fd = open(ENABLE_URING, O_WRONLY | O_CLOEXEC);
+		if (fd < 0 || write(fd, "Y", 1) != 1)
+			log_warn("io uring = yes: cannot switch it on in %s: %s", ENABLE_URING, strerror(errno));
+		if (fd >= 0)
+			close(fd);
+	}
+	return true;
+}
+
+/* libfuse does not say whether its queues could be made; their threads tell. */
+static bool uring_running(void)
+{
+	DIR *d = opendir("/proc/self/task");
+	const struct dirent *e;
+	bool found = false;
+
+	while (d && !found && (e = readdir(d))) {
+		char path[64], name[32] = "";
+		int fd;
+
+		snprintf(path, sizeof(path), "%.20s/comm", e->d_name);
+		fd = openat(dirfd(d), path, O_RDONLY | O_CLOEXEC);
+		if (fd < 0)
+			continue;
+		found = read(fd, name, sizeof(name) - 1) > 0 && strncmp(name, "fuse-ring-", 10) == 0;
+		close(fd);
+	}
+	if (d)
+		closedir(d);
+	return found;
+}
+
+#else
+
+static bool uring_wanted(const struct tfs *fs)
+{
+	(void)fs;
+	return false;
+}
+
+static bool uring_running(void)
+{
+	return false;
+}
+
+#endif
+
+static void uring_report(struct tfs *fs)
+{
+	fs->uring = fs->want_uring && uring_running();
+	if (!fs->uring && strcmp(fs->mirror->io_uring, "yes") == 0)
+		log_warn("io uring = yes, but %s; requests come through /dev/fuse, which is slower",
+		    fs->want_uring ? "the kernel (6.14 or newer, fuse.enable_uring=1) or a seccomp filter does not allow it"
+				   : "the libfuse of this build has no io_uring (3.18 has)");
 }
 
 /* --- mounting ----------------------------------------------------------------------------------- */
@@ -184,8 +289,11 @@ static void add_options(const struct tfs *fs, char *opts, size_t size)
 	struct statvfs sv;
 	bool ro = fstatvfs(fs->rootfd, &sv) == 0 && sv.f_flag & ST_RDONLY;
 
-	snprintf(opts, size, "fsname=tandemfs,subtype=tandemfs,default_permissions%s%s",
+	int n = snprintf(opts, size, "fsname=tandemfs,subtype=tandemfs,default_permissions%s%s",
 	    fs->mirror->allow_other ? ",allow_other" : "", ro ? ",ro" : "");
+
+	if (fs->want_uring)
+		snprintf(opts + n, size - (size_t)n, ",io_uring,io_uring_q_depth=%d", QUEUE_DEPTH);
 }
 
 int session_start(struct tfs *fs, char *why, size_t size)
@@ -195,6 +303,7 @@ int session_start(struct tfs *fs, char *why, size_t size)
 	struct fuse_lowlevel_ops ops;
 	int r;
 
+	fs->want_uring = uring_wanted(fs);
 	ops_init(&ops);
 	add_options(fs, opts, sizeof(opts));
 	fs->se = fuse_session_new(&args, &ops, sizeof(ops), fs);
@@ -209,6 +318,8 @@ int session_start(struct tfs *fs, char *why, size_t size)
 	r = handshake(fs);
 	if (r < 0)
 		snprintf(why, size, "the kernel's handshake failed: %s", strerror(-r));
+	else
+		uring_report(fs);
 	return r;
 }
 

@@ -36,6 +36,8 @@ struct tfs {
 	bool remote;               /* the directory below is NFS, CIFS or FUSE: close reports errors, callers' ids count */
 	bool privileged;           /* may change ids: root */
 	bool killpriv;             /* the kernel leaves suid, sgid and file capabilities to us (HANDLE_KILLPRIV_V2) */
+	bool want_uring;           /* ask for FUSE over io_uring */
+	bool uring;                /* requests come through io_uring */
 	char source_id[33];        /* hex */
 	pid_t supervisor;          /* our parent at the start */
 	pthread_key_t worker_key;  /* struct worker of a thread */
