@@ -409,7 +409,8 @@ class _Hand:
         path = self._any()
         self.note = self._rel(path)
         if not os.path.islink(path):
-            os.chmod(path, self.rnd.choice((0o644, 0o600, 0o755, 0o4755, 0o2755, 0o1777, 0o777)))
+            keep = 0 if self.load.as_root else 0o700  # who is not root must be able to go on, and so must the replicator
+            os.chmod(path, keep | self.rnd.choice((0o644, 0o600, 0o755, 0o4755, 0o2755, 0o1777, 0o777)))
 
     def chown(self):
         path = self._any()
@@ -442,7 +443,7 @@ class _Hand:
         if os.path.islink(path):
             return
         name = "default" if os.path.isdir(path) and self.rnd.random() < 0.5 else "access"
-        os.setxattr(path, f"system.posix_acl_{name}", acl(users={self.rnd.choice((1, 1000)): self.rnd.randrange(8)}))
+        os.setxattr(path, f"system.posix_acl_{name}", acl(owner=7, users={self.rnd.choice((1, 1000)): self.rnd.randrange(8)}))
 
 
 def acl(owner=6, group=4, other=4, users=None):
