@@ -52,5 +52,5 @@ def test_keys_of_mirrors_conf_are_in_the_man_page():
 
 
 def test_keys_of_modules_conf_are_in_the_man_page():
-    keys = set(re.findall(r'^\t\{"([a-z ]+)", \w+, NULL, NULL\}', (TOP / "replicator/module/conf_keys.c").read_text(), re.M))
+    keys = set(re.findall(r'^\s+\{"([a-z ]+)", \w+, NULL, NULL\}', (TOP / "replicator/module/conf_keys.c").read_text(), re.M))
     assert len(keys) > 10 and described_keys("tandem-modules.conf.5") == keys - {"filter"}  # only there to be refused
