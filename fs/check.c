@@ -15,6 +15,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "fs/identity.h"
 #include "fs/mount.h"
 #include "proto/err.h"
 #include "proto/fileio.h"
@@ -188,6 +189,7 @@ static int check_places(const struct mirror *m)
 int check_start(const struct launch *l, struct bedrock *b)
 {
 	const struct mirror *m = &l->mirror;
+	char why[2048];
 
 	*b = (struct bedrock){.rootfd = -1, .statefd = -1, .lockfd = -1};
 	if (check_device() < 0 || check_user(m) < 0)
@@ -200,6 +202,8 @@ int check_start(const struct launch *l, struct bedrock *b)
 		return -1;
 	if (open_source(m, b) < 0 || check_places(m) < 0)
 		return -1;
+	if (identity_check(b->statefd, b->rootfd, m->source, m->state_dir, why, sizeof(why)) == E_FOREIGN)
+		return fail("%s", why);
 	if (geteuid() != 0)
 		fprintf(stderr, "tandemfs: not root: files of other owners cannot be made, and owners are not changed\n");
 	return 0;

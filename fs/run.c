@@ -19,6 +19,7 @@
 #include "fs/control.h"
 #include "fs/cred.h"
 #include "fs/dirty.h"
+#include "fs/identity.h"
 #include "fs/inflight.h"
 #include "fs/recover.h"
 #include "fs/session.h"
@@ -65,30 +66,6 @@ static void set_limits(void)
 	prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0); /* we are in the path of writeback: never wait for it ourselves */
 }
 
-/* identity: "source <32 hex digits>", "root <st_dev> <st_ino>". The first is made once. */
-static int read_identity(struct tfs *fs)
-{
-	char *old = NULL, text[128];
-	uint8_t id[16];
-	struct stat st;
-	size_t n;
-	int r = fio_slurp(fs->statefd, "identity", 4096, &old, &n);
-
-	if (r < 0 && r != -ENOENT)
-		return r;
-	if (r < 0 || sscanf(old, "source %32[0-9a-f]", fs->source_id) != 1 || strlen(fs->source_id) != 32) {
-		fio_random(id, sizeof(id));
-		for (int k = 0; k < 16; k++)
-			snprintf(fs->source_id + 2 * k, 3, "%02x", id[k]);
-	}
-	free(old);
-	if (fstat(fs->rootfd, &st) < 0)
-		return -errno;
-	snprintf(text, sizeof(text), "source %s\nroot %llu %llu\n", fs->source_id, (unsigned long long)st.st_dev,
-	    (unsigned long long)st.st_ino);
-	return fio_replace(fs->statefd, "identity", text, strlen(text), 0600);
-}
-
 static int open_journal(struct tfs *fs, enum journal_start *start, uint64_t *since)
 {
 	struct journal_options opt = {.limit = fs->mirror->journal_limit, .segment_size = JSEG_SIZE,
@@ -109,6 +86,16 @@ static void record_mount(struct tfs *fs)
 	struct jrec r;
 
 	jrec_init(&r, JT_MOUNT);
+	journal_append(fs->journal, &r);
+}
+
+/* Another root was put in place on purpose: nothing the journal says of the old one holds. */
+static void record_recheck_all(struct tfs *fs)
+{
+	struct jrec r;
+
+	jrec_init(&r, JT_RECHECK);
+	r.flags = JF_RECURSIVE | JF_CHECKSUM;
 	journal_append(fs->journal, &r);
 }
 
@@ -140,12 +127,13 @@ static int prepare(struct tfs *fs, const char **what)
 	enum journal_start start;
 	uint64_t since = 0;
 	int fd = fcntl(fs->rootfd, F_DUPFD_CLOEXEC, 3), r;
+	bool replaced;
 
 	*what = "the inode table";
 	if (fd < 0 || (r = tree_init(&fs->tree, fd)) < 0)
 		return fd < 0 ? -errno : r;
 	*what = "the identity file in the state directory";
-	if ((r = read_identity(fs)) < 0)
+	if ((r = identity_take(fs->statefd, fs->rootfd, fs->source_id, &replaced)) < 0)
 		return r;
 	*what = "the journal";
 	if ((r = open_journal(fs, &start, &since)) < 0)
@@ -160,6 +148,8 @@ static int prepare(struct tfs *fs, const char **what)
 	if ((r = recover_start(fs, start, since)) < 0)
 		return r;
 	record_mount(fs);
+	if (replaced)
+		record_recheck_all(fs);
 	*what = "the control socket";
 	return control_start(fs);
 }
