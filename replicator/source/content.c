@@ -158,6 +158,10 @@ int content_send(struct content *c)
 	fd = locate_open(&c->locate, c->rec, &st);
 	if (fd == E_GONE)
 		return CR_GONE;
+	if (fd == -EAGAIN)
+		return CR_UNSURE;
+	if (fd == -ENOENT)
+		return bulk_recheck(c->bulk, c->first_seq, c->rec->path, 0);
 	if (fd < 0)
 		return unreadable(c, fd);
 	if (st.st_nlink == 0) {

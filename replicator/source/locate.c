@@ -107,7 +107,8 @@ static int step_journal(const struct locate *l, struct jreader *jr, size_t *left
 
 /* A rename that was done below and is not recorded yet hides the file from every name we know. The record comes within
  * moments: wait for it, because "not found" alone is no proof that the inode is gone. */
-static int ahead_journal(const struct locate *l, struct follow_names *f, struct stat *st)
+/* *cut is set when the end of the journal was not reached. */
+static int ahead_journal(const struct locate *l, struct follow_names *f, struct stat *st, bool *cut)
 {
 	size_t left = AHEAD_MAX, n = l->w == NULL ? 0 : window_count(l->w);
 	struct timespec nap = {.tv_nsec = WAIT_STEP_NS};
@@ -132,6 +133,8 @@ static int ahead_journal(const struct locate *l, struct follow_names *f, struct 
 		nanosleep(&nap, NULL);
 	}
 	jreader_close(jr);
+	if (left == SIZE_MAX) /* as many as allowed */
+		*cut = true;
 	return r < 0 && r != E_GONE && r > -4096 ? r : r < 0 ? E_GONE : r;
 }
 
@@ -229,6 +232,7 @@ bool locate_name(int rootfd, uint64_t ino, char *path, size_t size)
 int locate_open(const struct locate *l, const struct jrec *rec, struct stat *st)
 {
 	struct follow_names f;
+	bool cut = false;
 	int r;
 
 	r = rec->path[0] == '\0' ? E_GONE : locate_path(l->rootfd, rec->path, rec->ino, st);
@@ -239,11 +243,13 @@ int locate_open(const struct locate *l, const struct jrec *rec, struct stat *st)
 		return r;
 	r = ahead_window(l, &f, st);
 	if (r == E_GONE && !f.gone)
-		r = ahead_journal(l, &f, st);
+		r = ahead_journal(l, &f, st, &cut);
 	if (r == E_GONE && !f.gone)
 		r = by_handle(l->rootfd, rec, st);
 	if (r == -EPERM && rec->handle_len != 0)
 		r = search(l->rootfd, rec->ino, st);
+	if (r == E_GONE && !f.gone)
+		r = cut ? -ENOENT : -EAGAIN;
 	follow_end(&f);
 	return r;
 }

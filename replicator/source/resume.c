@@ -153,6 +153,8 @@ static int redo_send(struct session *s, struct redo *x)
 		return 0; /* and its name with it */
 	if (x->names.n == 0)
 		return bulk_recheck(s->bulk, x->seq, "", CMP_RECURSIVE);
+	if (s->welcome.flags & WW_UNCLEAN) /* the records that follow are not replayed */
+		return bulk_recheck(s->bulk, x->seq, x->names.v[0], 0);
 	jrec_init(&rec, JT_CONTENT);
 	rec.ino = x->names.ino;
 	rec.path = spec.path = x->names.v[0];
@@ -160,6 +162,8 @@ static int redo_send(struct session *s, struct redo *x)
 	jrec_release(&rec);
 	if (spec.fd == E_GONE)
 		return sender_hollow(s->sender, x->names.ino, x->seq);
+	if (spec.fd == -EAGAIN || spec.fd == -ENOENT)
+		return bulk_recheck(s->bulk, x->seq, x->names.v[0], 0);
 	if (spec.fd < 0)
 		return bulk_unreadable(s->bulk, x->seq, spec.path, spec.fd);
 	extent_init(&spec.extents);

@@ -25,6 +25,7 @@
 #include "replicator/source/window.h"
 
 #define SLICE       64u           /* records of one step */
+#define UNSURE_NS   (50 * NS_PER_MS) /* time that a file which is not found is looked for */
 #define HOLD_NS     (2 * NS_PER_MS) /* time that a CREATE at the journal's end waits for its content */
 #define BATCH_GOOD  (192u << 10)  /* bytes at which a batch is ended with a position */
 #define BATCH_FIRST (16u << 10)   /* the same while the peer has nothing to do */
@@ -41,6 +42,7 @@ struct sender {
 	uint64_t flushed;       /* seq of the last POS */
 	uint64_t first_out;     /* smallest outstanding of the last POS */
 	uint64_t records, files;
+	uint64_t unsure_ns;     /* since when the file of the present record is looked for in vain, 0: it is not */
 	uint64_t hold_ns;       /* when the CREATE at the end of the window is sent all the same, 0: none is held */
 	int32_t created;        /* index of the held CREATE that was sent after all, -1: none */
 	uint64_t out[WPOS_OUT_MAX];
@@ -84,7 +86,7 @@ void sender_read(struct sender *s, struct jreader *r, uint64_t seq, uint64_t dig
 	s->reader = r;
 	window_clear(s->w);
 	s->at = 0;
-	s->hold_ns = 0;
+	s->hold_ns = s->unsure_ns = 0;
 	s->pos.seq = seq;
 	s->pos.digest = digest;
 }
@@ -339,6 +341,24 @@ static int send_held(void *arg)
 	return put_record(h->s, (size_t)h->create);
 }
 
+/* The file is nowhere, and no record says why: a rename or an unlink may be done below and be on its way to the journal. Look again soon; if
+ * that does not help, the comparison does what is right whatever the reason. */
+static int unsure(struct sender *s, const struct wrec *e, uint64_t seq)
+{
+	uint64_t now = clock_mono();
+
+	if (e->path[0] == '\0')
+		return 0;
+	if (s->unsure_ns == 0)
+		s->unsure_ns = now;
+	if (now - s->unsure_ns < UNSURE_NS && seq == e->seq) {
+		s->hold_ns = now + NS_PER_MS;
+		return SR_WAIT;
+	}
+	s->unsure_ns = s->hold_ns = 0;
+	return bulk_recheck(s->env.bulk, seq, e->path, 0);
+}
+
 static int send_content(struct sender *s, size_t i)
 {
 	const struct wrec *e = window_at(s->w, i);
@@ -368,6 +388,10 @@ static int send_content(struct sender *s, size_t i)
 		jrec_release(&rec);
 	}
 	extent_release(&ext);
+	if (r == CR_UNSURE)
+		return unsure(s, e, c.first_seq);
+	if (s->unsure_ns != 0)
+		s->unsure_ns = s->hold_ns = 0;
 	if (r == CR_GONE && e->path[0] == '\0')
 		return 0;
 	if (r == CR_GONE)
@@ -481,6 +505,11 @@ static int hold(struct sender *s)
 		return 0;
 	s->hold_ns = 0;
 	return 1;
+}
+
+bool sender_waits(const struct sender *s)
+{
+	return s->unsure_ns != 0;
 }
 
 int sender_timeout(const struct sender *s)

@@ -42,6 +42,8 @@ void sender_pos(const struct sender *s, struct sender_pos *out);
 uint64_t sender_outstanding(const struct sender *s);
 /* The time of the oldest record in the window that is not sent, CLOCK_REALTIME ns, 0: none. */
 uint64_t sender_waiting(const struct sender *s);
+/* Say whether the sender waits for its time (sender_timeout), and not for records. */
+bool sender_waits(const struct sender *s);
 /* Milliseconds until a held record is sent all the same, -1: none is held. */
 int sender_timeout(const struct sender *s);
 /* Records sent as operations, files sent: since sender_new. */

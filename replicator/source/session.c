@@ -388,7 +388,7 @@ static void nap(struct session *s, bool paused)
 	struct pollfd p[4] = {{.fd = conn_fd(s->conn), .events = conn_events(s->conn)}, {.fd = s->wakefd, .events = POLLIN},
 	    {.fd = s->link->efd, .events = POLLIN}, {.fd = s->link->sock}};
 	struct jhead *head = jreader_head(s->reader);
-	bool listen = !paused && !bulk_urgent(s->bulk) && stream_live(s->stream);
+	bool listen = !paused && !bulk_urgent(s->bulk) && stream_live(s->stream) && !sender_waits(s->sender);
 	uint64_t eight;
 
 	if (conn_pending(s->conn))

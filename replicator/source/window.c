@@ -66,6 +66,7 @@ void window_free(struct window *w)
 
 void window_clear(struct window *w)
 {
+	w->err = 0;
 	w->n = 0;
 	w->used = 0;
 	w->ninc = 0;
@@ -164,7 +165,8 @@ static void chain(struct window *w)
 	}
 }
 
-/* Rules 2 and 4: a CONTENT directly after a CONTENT of the inode goes into the first, a SETATTR directly after a SETATTR into the last. */
+/* Rules 2 and 4: a CONTENT directly after a CONTENT of the inode goes into the first, so does a SETATTR after a SETATTR. (Never into a later
+ * one: the position passes the earlier record, and a connection that ends in between would have lost it.) */
 static void merge_runs(struct window *w, const struct incarnation *inc)
 {
 	int32_t i, head = inc->first;
@@ -182,8 +184,8 @@ static void merge_runs(struct window *w, const struct incarnation *inc)
 			e->merge = e->next;
 			n->marks |= WM_MERGED;
 		} else if (n->type == JT_SETATTR && strcmp(n->path, e->path) == 0) {
-			n->merge = i;
-			e->marks |= WM_MERGED;
+			e->merge = e->next;
+			n->marks |= WM_MERGED;
 		}
 	}
 }
@@ -323,34 +325,32 @@ int window_extents(const struct window *w, size_t i, struct extent_set *out)
 	return r;
 }
 
-static void fold(struct jrec *into, const struct jrec *older)
+static void fold(struct jrec *into, const struct jrec *newer)
 {
-	uint32_t add = older->valid & ~into->valid;
-
-	if (add & JV_MODE)
-		into->mode = older->mode;
-	if (add & JV_UID)
-		into->uid = older->uid;
-	if (add & JV_GID)
-		into->gid = older->gid;
-	if (add & JV_MTIME)
-		into->mtime = older->mtime;
-	into->valid |= add;
+	if (newer->valid & JV_MODE)
+		into->mode = newer->mode;
+	if (newer->valid & JV_UID)
+		into->uid = newer->uid;
+	if (newer->valid & JV_GID)
+		into->gid = newer->gid;
+	if (newer->valid & JV_MTIME)
+		into->mtime = newer->mtime;
+	into->valid |= newer->valid;
 }
 
 int window_setattr(const struct window *w, size_t i, struct buf *out)
 {
-	struct jrec rec, older;
+	struct jrec rec, newer;
 	int32_t k;
 	int r = window_decode(w, i, &rec);
 
 	if (r < 0)
 		return r;
 	for (k = w->v[i].merge; k >= 0 && r == 0; k = w->v[k].merge) {
-		r = window_decode(w, (size_t)k, &older);
+		r = window_decode(w, (size_t)k, &newer);
 		if (r == 0) {
-			fold(&rec, &older);
-			jrec_release(&older);
+			fold(&rec, &newer);
+			jrec_release(&newer);
 		}
 	}
 	if (r == 0)

@@ -51,7 +51,7 @@ START_TEST(content_does_not_merge_across_other_records_of_the_inode)
 }
 END_TEST
 
-START_TEST(setattrs_merge_into_the_last_and_keep_every_value)
+START_TEST(setattrs_merge_into_the_first_with_the_newest_values)
 {
 	struct jrec r;
 	struct made m;
@@ -62,15 +62,15 @@ START_TEST(setattrs_merge_into_the_last_and_keep_every_value)
 	made_setattr(&m, 5, "f", JV_MODE | JV_MTIME, 0100600, 11);
 	made_setattr(&m, 5, "f", JV_MTIME, 0, 22);
 	window_mark(m.w);
-	ck_assert_uint_eq(marks(&m, 0), WM_MERGED);
-	ck_assert_uint_eq(marks(&m, 1), 0);
+	ck_assert_uint_eq(marks(&m, 0), 0);
+	ck_assert_uint_eq(marks(&m, 1), WM_MERGED);
 	buf_init(&b, JREC_MAX);
-	ck_assert_int_eq(window_setattr(m.w, 1, &b), 0);
+	ck_assert_int_eq(window_setattr(m.w, 0, &b), 0);
 	ck_assert_int_eq(jrec_get(&r, b.data, b.len, &used), 0);
 	ck_assert_uint_eq(r.valid, JV_MODE | JV_MTIME);
 	ck_assert_uint_eq(r.mode, 0100600);
 	ck_assert_int_eq(r.mtime.sec, 22);
-	ck_assert_uint_eq(r.seq, 2);
+	ck_assert_uint_eq(r.seq, 1);
 	jrec_release(&r);
 	buf_release(&b);
 	window_free(m.w);
@@ -280,7 +280,7 @@ START_TEST(a_phantom_that_replaces_a_phantom_replaces_nothing)
 END_TEST
 
 UNIT_MAIN("window", repeated_content_merges_into_the_first, content_does_not_merge_across_other_records_of_the_inode,
-    setattrs_merge_into_the_last_and_keep_every_value, setattrs_under_different_names_do_not_merge, create_is_held_for_its_content,
+    setattrs_merge_into_the_first_with_the_newest_values, setattrs_under_different_names_do_not_merge, create_is_held_for_its_content,
     create_is_not_held_when_something_needs_the_name, a_number_used_again_is_another_inode, a_linked_file_is_not_ephemeral,
     a_file_created_and_deleted_never_leaves, the_old_file_stands_in_until_the_next_version, a_stand_in_is_moved_and_removed,
     a_hollow_file_does_not_replace_a_full_one, a_phantom_that_replaces_a_phantom_replaces_nothing)
