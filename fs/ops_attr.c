@@ -128,12 +128,30 @@ static uint32_t valid_of(int to_set)
 
 #define SETS_NOTHING (1 << 30)
 
-static bool may_chown(fuse_req_t req, const struct ifd *f)
+/* A SETATTR of nothing: chown(-1, -1), which takes suid and sgid away, or the kernel is about to let a caller write. Only
+ * with an open writer it may be the latter, which must not fail (a write strips by itself, cred.h).
+ * Returns 1 to have the directory below do a chown(-1, -1), 0 to do nothing, or -EPERM. */
+static int chown_nothing(fuse_req_t req, struct inode *i, const struct ifd *f)
 {
+	struct tfs *fs = tfs_of(req);
 	uid_t uid = fuse_req_ctx(req)->uid;
+	struct ofile *writer;
 	struct stat st;
 
-	return tfs_of(req)->killpriv && fstat(f->fd, &st) == 0 && (uid == 0 || uid == st.st_uid);
+	if (!fs->killpriv || fstat(f->fd, &st) < 0)
+		return 0;
+	if (uid == 0 || uid == st.st_uid)
+		return 1;
+	if (S_ISDIR(st.st_mode) || !(st.st_mode & S_ISUID || (st.st_mode & S_ISGID &&
+						(st.st_mode & S_IXGRP || !cred_in_group(req, st.st_gid)))))
+		return 0;
+	pthread_mutex_lock(&fs->tree.lock);
+	writer = ofile_borrow_locked(i, true);
+	pthread_mutex_unlock(&fs->tree.lock);
+	if (!writer)
+		return -EPERM;
+	ofile_return(fs, writer);
+	return 0;
 }
 
 /* Apply one after another; *done tells what was. */
@@ -142,10 +160,12 @@ static int apply(fuse_req_t req, struct inode *i, const struct ifd *f, const str
 {
 	int r = 0;
 
-	/* chown(-1, -1), which takes suid and sgid away; or the kernel is about to let a caller write */
-	if (!(to_set & (SETS_OWNER | SETS_TIME | FUSE_SET_ATTR_MODE | FUSE_SET_ATTR_SIZE)) && may_chown(req, f))
-		to_set |= SETS_NOTHING;
-	if (to_set & FUSE_SET_ATTR_MODE) {
+	if (!(to_set & (SETS_OWNER | SETS_TIME | FUSE_SET_ATTR_MODE | FUSE_SET_ATTR_SIZE))) {
+		r = chown_nothing(req, i, f);
+		to_set |= r > 0 ? SETS_NOTHING : 0;
+		r = r > 0 ? 0 : r;
+	}
+	if (r == 0 && to_set & FUSE_SET_ATTR_MODE) {
 		r = set_mode(f, a->st_mode & 07777);
 		*done |= r == 0 ? FUSE_SET_ATTR_MODE : 0;
 	}

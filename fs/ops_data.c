@@ -8,12 +8,18 @@
 #include <fcntl.h>
 #include <linux/falloc.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include "fs/cred.h"
 #include "fs/dirty.h"
 #include "fs/inodefd.h"
 #include "fs/op.h"
+#include "proto/log.h"
+
+#define CAPS     "security.capability"
+#define CAPS_MAX 64 /* bytes; struct vfs_ns_cap_data has 24 */
 
 #define SPLICE_FROM (256u << 10) /* bytes from which a read is spliced instead of copied */
 
@@ -94,6 +100,9 @@ static ssize_t write_below(fuse_req_t req, struct inode *i, int fd, struct fuse_
 {
 	struct fuse_bufvec out = FUSE_BUFVEC_INIT(fuse_buf_size(in));
 	bool strip = !mapped && cred_strip_begin(worker_get(tfs_of(req)), req, i, fd);
+	char caps[CAPS_MAX];
+	/* stores through a mapping leave file capabilities alone, pwrite takes them away */
+	ssize_t ncaps = mapped ? fgetxattr(fd, CAPS, caps, sizeof(caps)) : 0;
 	ssize_t n;
 
 	if (in->count == 1 && !(in->buf[0].flags & FUSE_BUF_IS_FD)) {
@@ -106,6 +115,8 @@ static ssize_t write_below(fuse_req_t req, struct inode *i, int fd, struct fuse_
 		n = fuse_buf_copy(&out, in, 0);
 	}
 	cred_strip_end(strip);
+	if (ncaps > 0 && fsetxattr(fd, CAPS, caps, (size_t)ncaps, 0) < 0)
+		log_warn("inode %llu lost its file capabilities: %s", (unsigned long long)i->ino, strerror(errno));
 	return n;
 }
 

@@ -76,10 +76,18 @@ static void record_locked(struct tfs *fs, struct worker *w, const struct renamin
 		journal_append(fs->journal, r);
 }
 
+/* RENAME_WHITEOUT left a character device 0:0 under the old name: for the standby, a device made after the rename. */
+static void record_whiteout_locked(struct tfs *fs, struct worker *w, const struct renaming *n, const struct stat *st, struct jtime pm)
+{
+	op_append_new_locked(fs, w, JT_MKNOD, n->from, n->name, st, pm);
+}
+
 static int do_rename(fuse_req_t req, struct worker *w, struct renaming *n)
 {
 	struct tfs *fs = tfs_of(req);
-	struct inflight_entry note = {.type = JT_RENAME, .rflags = n->flags};
+	struct inflight_entry note = {.type = JT_RENAME, .rflags = n->flags & ~(unsigned)RENAME_WHITEOUT};
+	bool whiteout = n->flags & RENAME_WHITEOUT;
+	struct stat left;
 	struct jtime pm, pm2;
 	int r;
 
@@ -92,11 +100,16 @@ static int do_rename(fuse_req_t req, struct worker *w, struct renaming *n)
 	note.ino2 = n->over.st.st_ino;
 	note.nlink2 = (uint32_t)n->over.st.st_nlink;
 	op_note(fs, w, &note, n->from, n->name, n->to, n->newname);
-	cred_remote(w, fuse_req_ctx(req));
+	if (whiteout)
+		cred_caller(w, fuse_req_ctx(req)); /* it becomes the caller's */
+	else
+		cred_remote(w, fuse_req_ctx(req));
 	if (renameat2(n->fromdir->fd, n->name, n->todir->fd, n->newname, n->flags) < 0)
 		return -errno;
 	if (note.ino2 && !(n->flags & RENAME_EXCHANGE))
 		victim_gone(fs, &n->over);
+	whiteout = whiteout && fstatat(n->fromdir->fd, n->name, &left, AT_SYMLINK_NOFOLLOW) == 0;
+	n->flags &= ~(unsigned)RENAME_WHITEOUT;
 	pm = op_mtime(n->fromdir->fd);
 	pm2 = n->todir == n->fromdir ? pm : op_mtime(n->todir->fd);
 	pthread_mutex_lock(&fs->tree.lock);
@@ -107,6 +120,8 @@ static int do_rename(fuse_req_t req, struct worker *w, struct renaming *n)
 		r = tree_move_locked(&fs->tree, n->from, n->name, n->to, n->newname);
 		victim_keep_locked(fs, &n->over);
 	}
+	if (whiteout)
+		record_whiteout_locked(fs, w, n, &left, pm);
 	pthread_mutex_unlock(&fs->tree.lock);
 	return r;
 }
@@ -120,7 +135,7 @@ void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t n
 	    .name = name, .newname = newname, .flags = flags, .over = {.fd = -1}};
 	int r;
 
-	if (flags & ~(unsigned)(RENAME_NOREPLACE | RENAME_EXCHANGE)) {
+	if (flags & ~(unsigned)(RENAME_NOREPLACE | RENAME_EXCHANGE | RENAME_WHITEOUT)) {
 		fuse_reply_err(req, EINVAL);
 		return;
 	}
