@@ -164,6 +164,10 @@ static int on_synced(struct session *s, struct buf *b)
 	if (s->sync.whole && !bulk_is_full(s->bulk) && covers > s->view->durable)
 		s->view->durable = covers;
 	pthread_mutex_unlock(&s->view->lock);
+	if (!s->sync.whole && !s->sync.dirty) { /* it told nothing; after the comparison nothing else may ask again */
+		s->sync.dirty = true;
+		s->sync.dirty_ns = clock_mono();
+	}
 	return 0;
 }
 
