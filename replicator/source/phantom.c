@@ -5,7 +5,8 @@
  *   content skipped (phantoms_hollow)    REAL -> HOLLOW, or NONE when its CREATE was held back too (phantoms_skip)
  *   RENAME over a name that is occupied  NONE, HOLLOW -> STANDIN   (HOLLOW: its old name is removed)
  *   RENAME to a free name                HOLLOW -> NONE            (the same), NONE -> NONE
- *   any further RENAME                   STANDIN: sent, moves the stand-in
+ *   any further RENAME                   STANDIN: sent, moves the stand-in; over another name of the stand-in's inode (where
+ *                                        rename(2) does nothing) the old name is removed instead
  *   last UNLINK, or being replaced       -> REAL (forgotten); sent unless NONE
  *
  * A name is occupied unless the inode that held it was itself NONE. */
@@ -19,6 +20,7 @@ struct phantom {
 	RB_ENTRY(phantom) node;
 	uint64_t ino;
 	uint64_t seq; /* record whose content was skipped, 0: none was */
+	uint64_t standin; /* STANDIN: the inode whose file stands there */
 	enum phantom_state state;
 };
 
@@ -116,6 +118,7 @@ uint32_t phantoms_outstanding(const struct phantoms *p, uint64_t *out, uint32_t 
 static int decide_rename(struct phantoms *p, const struct wrec *e)
 {
 	enum phantom_state moved = phantoms_state(p, e->ino), replaced = phantoms_state(p, e->ino2);
+	uint64_t there = replaced == PS_STANDIN ? find(p, e->ino2)->standin : e->ino2;
 	bool occupied = e->ino2 != 0 && replaced != PS_NONE;
 	int r;
 
@@ -123,11 +126,14 @@ static int decide_rename(struct phantoms *p, const struct wrec *e)
 		return moved == PS_REAL && replaced == PS_REAL ? PA_SEND : PA_DOUBT;
 	if (e->ino2 != 0 && e->nlink == 0)
 		forget(p, e->ino2);
-	if (moved == PS_REAL || moved == PS_STANDIN)
+	if (moved == PS_REAL)
 		return PA_SEND;
+	if (moved == PS_STANDIN)
+		return occupied && find(p, e->ino)->standin == there ? PA_UNLINK : PA_SEND;
 	r = set(p, e->ino, e->seq, occupied ? PS_STANDIN : PS_NONE);
 	if (r < 0)
 		return r;
+	find(p, e->ino)->standin = there;
 	return moved == PS_HOLLOW ? PA_UNLINK : PA_DROP;
 }
 
