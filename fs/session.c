@@ -16,6 +16,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fuse.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -296,6 +297,19 @@ static void add_options(const struct tfs *fs, char *opts, size_t size)
 		snprintf(opts + n, size - (size_t)n, ",io_uring,io_uring_q_depth=%d", QUEUE_DEPTH);
 }
 
+/* What libfuse has to say. That io_uring cannot be had is told by uring_report, to those who asked for it. */
+static void library_says(enum fuse_log_level level, const char *fmt, va_list ap)
+{
+	char text[512];
+
+	vsnprintf(text, sizeof(text), fmt, ap);
+	text[strcspn(text, "\n")] = '\0';
+	if (level <= FUSE_LOG_WARNING)
+		log_warn("libfuse: %s", text);
+	else
+		log_debug("libfuse: %s", text);
+}
+
 int session_start(struct tfs *fs, char *why, size_t size)
 {
 	char opts[256], *argv[] = {"tandemfs", "-o", opts, NULL};
@@ -303,6 +317,7 @@ int session_start(struct tfs *fs, char *why, size_t size)
 	struct fuse_lowlevel_ops ops;
 	int r;
 
+	fuse_set_log_func(library_says);
 	fs->want_uring = uring_wanted(fs);
 	ops_init(&ops);
 	add_options(fs, opts, sizeof(opts));

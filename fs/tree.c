@@ -411,10 +411,19 @@ struct inode *tree_enter_anon_locked(struct tree *t, const struct stat *st)
 
 void tree_forget(struct tree *t, struct inode *i, uint64_t n)
 {
+	int fd = -1;
+
 	pthread_mutex_lock(&t->lock);
 	i->nlookup = i->nlookup > n ? i->nlookup - n : 0;
+	if (!i->nlookup && !i->kids && !i->pins && !i->open && i->fd >= 0) {
+		/* the last reference to a removed file: its blocks are freed at close, nobody should wait for that */
+		fd = i->fd;
+		i->fd = -1;
+	}
 	inode_check_locked(t, i);
 	pthread_mutex_unlock(&t->lock);
+	if (fd >= 0)
+		close(fd);
 }
 
 void tree_pin_locked(struct inode *i)
