@@ -116,7 +116,7 @@ static void show(struct session *s)
 	sender_counts(s->sender, &records, &files);
 	conn_totals(s->conn, &sent, &received);
 	pthread_mutex_lock(&v->lock);
-	v->comparing = bulk_comparing(s->bulk);
+	v->comparing = bulk_comparing(s->bulk) || bulk_is_full(s->bulk) || v->resync;
 	v->busy = bulk_busy(s->bulk) || !stream_idle(s->stream) || stream_batched(s->stream) != 0;
 	v->state = s->held[0] != '\0' || s->guarded ? TS_HELD : bulk_is_full(s->bulk) ? TS_COMPARING : TS_REPLICATING;
 	v->applied = s->ack.applied;
@@ -266,6 +266,7 @@ static int do_asked(struct session *s, bool *paused)
 	*paused = v->paused;
 	stop = v->stop;
 	resync = v->resync;
+	v->comparing |= resync; /* who waits must not slip in between */
 	allow = v->allow;
 	v->resync = v->allow = false;
 	if (s->verify == NULL) {

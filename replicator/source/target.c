@@ -311,7 +311,7 @@ void target_sync(struct target *t)
 void target_resync(struct target *t, bool allow)
 {
 	pthread_mutex_lock(&t->view.lock);
-	t->view.resync = true;
+	t->view.resync = t->view.comparing = true;
 	t->view.allow |= allow;
 	pthread_mutex_unlock(&t->view.lock);
 	wake(t);
