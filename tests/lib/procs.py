@@ -203,7 +203,7 @@ class Source(Process):
     def __init__(self, site, targets, name="m", label="source", **keys):
         super().__init__(site, label)
         self.name = name
-        self.dir = site.dir / label
+        self.dir = site.source_dir() / label
         self.dir.mkdir(exist_ok=True)
         self.state = site.dir / f"{label}.state"
         self.password = site.dir / f"{label}.password"
@@ -322,6 +322,15 @@ class Site:
         (self.dir / "sanitizer").mkdir()
         (self.dir / "sanitizer").chmod(0o1777)
         self.standbys, self.sources, self.extra = [], [], []
+        self.elsewhere = None  # where the sources' directories are, if not here
+
+    def source_dir(self):
+        """Where the sources' directories are made: here, or in a new directory of TANDEM_SOURCES (NFS, for example)."""
+        place = os.environ.get("TANDEM_SOURCES")
+        if place and not self.elsewhere:
+            self.elsewhere = pathlib.Path(tempfile.mkdtemp(prefix="tandem-test-", dir=place))
+            self.elsewhere.chmod(0o755)
+        return self.elsewhere or self.dir
 
     def __enter__(self):
         return self
@@ -400,7 +409,8 @@ class Site:
             trouble.append(f"left over: {pid} {' '.join(args)}")
             kill_pid(pid, wait=False)
         if not keep and not os.environ.get("TANDEM_KEEP"):
-            shutil.rmtree(self.dir, ignore_errors=True)
+            for directory in filter(None, (self.dir, self.elsewhere)):
+                shutil.rmtree(directory, ignore_errors=True)
         return "\n".join(trouble)
 
 
