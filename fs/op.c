@@ -34,7 +34,8 @@ void op_done(struct tfs *fs, struct worker *w)
 
 bool op_private(const struct tfs *fs, const struct inode *parent, const char *name)
 {
-	return parent == fs->tree.root && name[0] == '.' && strcmp(name, PATH_PRIVATE) == 0;
+	return name[0] == '.' &&
+	    ((parent == fs->tree.root && strcmp(name, PATH_PRIVATE) == 0) || (fs->nfs && path_name_silly(name)));
 }
 
 struct jtime op_jtime(const struct timespec *t)

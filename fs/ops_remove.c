@@ -4,14 +4,21 @@
 
 #include "fs/ops.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "fs/cred.h"
 #include "fs/dirty.h"
 #include "fs/op.h"
 #include "fs/victim.h"
+#include "proto/path.h"
+
+#define SILLY_TRIES    50
+#define SILLY_PAUSE_NS 10000000
 
 static void record_locked(struct tfs *fs, struct worker *w, enum jtype type, struct inode *parent, const char *name,
     const struct victim *v, struct jtime pm)
@@ -25,6 +32,40 @@ static void record_locked(struct tfs *fs, struct worker *w, enum jtype type, str
 	r->pm = pm;
 	if (r->path[0])
 		journal_append(fs->journal, r);
+}
+
+/* Say whether a directory holds nothing but what NFS will remove by itself. */
+static bool only_silly(int dirfd, const char *name)
+{
+	int fd = openat(dirfd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	struct dirent *e;
+	bool only = d != NULL;
+
+	if (!d) {
+		if (fd >= 0)
+			close(fd);
+		return false;
+	}
+	while (only && (e = readdir(d)))
+		only = strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0 || path_name_silly(e->d_name);
+	closedir(d);
+	return only;
+}
+
+/* RELEASE comes after close(2) returned: over NFS a file that was removed in between keeps a name for that moment, and rmdir
+ * would fail where it does not without us. Wait for it, not for files that stay open. */
+static int remove_below(const struct tfs *fs, int dirfd, const char *name, int flags)
+{
+	const struct timespec pause = {.tv_nsec = SILLY_PAUSE_NS};
+	int r;
+
+	for (int n = 0;; n++) {
+		r = unlinkat(dirfd, name, flags) < 0 ? -errno : 0;
+		if (r != -ENOTEMPTY || !fs->nfs || !(flags & AT_REMOVEDIR) || n == SILLY_TRIES || !only_silly(dirfd, name))
+			return r;
+		nanosleep(&pause, NULL);
+	}
 }
 
 static void do_remove(fuse_req_t req, fuse_ino_t nodeid, const char *name, enum jtype type)
@@ -51,7 +92,7 @@ static void do_remove(fuse_req_t req, fuse_ino_t nodeid, const char *name, enum 
 	op_note(fs, w, &note, parent, name, NULL, NULL);
 	cred_remote(w, fuse_req_ctx(req));
 	if (r == 0)
-		r = unlinkat(dir->fd, name, type == JT_RMDIR ? AT_REMOVEDIR : 0) < 0 ? -errno : 0;
+		r = remove_below(fs, dir->fd, name, type == JT_RMDIR ? AT_REMOVEDIR : 0);
 	if (r == 0) {
 		victim_gone(fs, &v);
 		pm = op_mtime(dir->fd);

@@ -36,20 +36,24 @@
 #define FUSE_MAGIC  0x65735546
 #define LONG_TIME   86400.0 /* seconds */
 
-static bool is_remote(int fd)
+static void recognise(struct tfs *fs)
 {
 	struct statfs sf;
 
-	if (fstatfs(fd, &sf) < 0)
-		return false;
+	if (fstatfs(fs->rootfd, &sf) < 0)
+		return;
 	switch ((unsigned long)sf.f_type) {
 	case NFS_SUPER_MAGIC:
+		fs->nfs = true;
+		fs->remote = true;
+		break;
 	case CIFS_MAGIC:
 	case SMB2_MAGIC:
 	case FUSE_MAGIC:
-		return true;
+		fs->remote = true;
+		break;
 	default:
-		return false;
+		break;
 	}
 }
 
@@ -110,7 +114,7 @@ static struct tfs *tfs_new(const struct mirror *m, int rootfd, int statefd)
 	fs->statefd = statefd;
 	fs->journalfd = -1;
 	fs->exclusive = !m->shared_source;
-	fs->remote = is_remote(rootfd);
+	recognise(fs);
 	fs->privileged = geteuid() == 0;
 	fs->supervisor = getppid();
 	fs->entry_timeout = fs->attr_timeout = fs->exclusive ? LONG_TIME : 1.0;

@@ -33,6 +33,7 @@ struct tfs {
 	double entry_timeout;      /* seconds */
 	double attr_timeout;       /* seconds */
 	bool exclusive;            /* we are the only writer of the directory below */
+	bool nfs;                  /* the directory below is NFS: a removed file that is open keeps a name (path_name_silly) */
 	bool remote;               /* the directory below is NFS, CIFS or FUSE: close reports errors, callers' ids count */
 	bool privileged;           /* may change ids: root */
 	bool killpriv;             /* the kernel leaves suid, sgid and file capabilities to us (HANDLE_KILLPRIV_V2) */

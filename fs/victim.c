@@ -10,14 +10,28 @@
 
 #include "fs/dirty.h"
 
+/* NFS does not remove a file of which anybody has a descriptor, it renames it (.nfsXXXX), and then its directory cannot be
+ * removed. So there we hold one only of what is open anyway, and of directories. */
+static bool may_hold(struct tfs *fs, struct inode *parent, const char *name)
+{
+	struct inode *i;
+	bool may;
+
+	if (!fs->nfs)
+		return true;
+	pthread_mutex_lock(&fs->tree.lock);
+	i = tree_child_locked(&fs->tree, parent, name);
+	may = i && (i->open || S_ISDIR(i->mode));
+	pthread_mutex_unlock(&fs->tree.lock);
+	return may;
+}
+
 int victim_open(struct tfs *fs, struct victim *v, struct inode *parent, int dirfd, const char *name)
 {
 	int r;
 
 	memset(v, 0, sizeof(*v));
-	v->fd = openat(dirfd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
-	if (v->fd < 0 && errno == ENOENT)
-		return -ENOENT;
+	v->fd = may_hold(fs, parent, name) ? openat(dirfd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC) : -1;
 	r = v->fd >= 0 ? fstat(v->fd, &v->st) : fstatat(dirfd, name, &v->st, AT_SYMLINK_NOFOLLOW);
 	if (r < 0)
 		return -errno;

@@ -49,6 +49,11 @@ bool path_valid(const char *p)
 	}
 }
 
+bool path_name_silly(const char *name)
+{
+	return strncmp(name, ".nfs", 4) == 0 && strspn(name + 4, "0123456789abcdef") == 24 && name[28] == 0;
+}
+
 bool path_within(const char *dir, const char *p)
 {
 	size_t n = strlen(dir);

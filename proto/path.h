@@ -16,6 +16,9 @@
 bool path_valid(const char *p);
 /* Say whether name is one valid component. */
 bool path_name_valid(const char *name);
+/* Say whether name is one under which an NFS client keeps a removed file that is still open (".nfs" and 24 hex digits: it
+ * goes away by itself; meaningful only where the directory is an NFS mount). */
+bool path_name_silly(const char *name);
 /* Say whether p is dir itself or lies below it. dir "" contains everything. */
 bool path_within(const char *dir, const char *p);
 /* Return the last component (a view into p). */

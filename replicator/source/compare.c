@@ -25,8 +25,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/vfs.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -72,6 +74,8 @@ int compare_new(struct compare **out, const struct compare_env *env)
 		return -ENOMEM;
 	}
 	c->env = *env;
+	struct statfs sf;
+	c->nfs = fstatfs(env->rootfd, &sf) == 0 && sf.f_type == NFS_SUPER_MAGIC;
 	c->scan.fd = -1;
 	RB_INIT(&c->queue);
 	RB_INIT(&c->tries);

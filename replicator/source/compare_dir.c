@@ -473,6 +473,8 @@ int dir_step(struct compare *c)
 		return 1;
 	if (!*c->scan.node->path && strcmp(d->d_name, PATH_PRIVATE) == 0)
 		return 1;
+	if (c->nfs && path_name_silly(d->d_name))
+		return 1;
 	c->progress.entries++;
 	compare_spend(c, 0);
 	int err = scan_name(c, d->d_name, d->d_type);

@@ -121,6 +121,7 @@ RB_HEAD(ctries, ctry);
 
 struct compare {
 	struct compare_env env;
+	bool nfs; /* the source is on NFS: its client's names of removed files are not part of it */
 	struct cqueue queue;
 	uint32_t nqueued;
 	struct cjobs jobs;

@@ -25,6 +25,16 @@ START_TEST(rules)
 }
 END_TEST
 
+START_TEST(silly_names)
+{
+	ck_assert(path_name_silly(".nfs0000000000002fc500000002"));
+	ck_assert(!path_name_silly(".nfs0000000000002fc50000000"));
+	ck_assert(!path_name_silly(".nfs0000000000002fc5000000020"));
+	ck_assert(!path_name_silly(".nfs0000000000002fc50000000g"));
+	ck_assert(!path_name_silly(".nfs"));
+}
+END_TEST
+
 START_TEST(within_and_rebase)
 {
 	char out[64];
@@ -98,5 +108,5 @@ START_TEST(paths_longer_than_path_max_work)
 }
 END_TEST
 
-UNIT_MAIN("path", rules, within_and_rebase, show_escapes_what_a_terminal_obeys, nothing_goes_through_a_symlink,
+UNIT_MAIN("path", rules, silly_names, within_and_rebase, show_escapes_what_a_terminal_obeys, nothing_goes_through_a_symlink,
     paths_longer_than_path_max_work)
