@@ -15,6 +15,7 @@
 #include "fs/op.h"
 
 #define ACL_ACCESS "system.posix_acl_access"
+#define ACL_PREFIX "system.posix_acl_"
 
 static bool starts(const char *name, const char *prefix)
 {
@@ -24,7 +25,7 @@ static bool starts(const char *name, const char *prefix)
 /* Attributes that belong to this host and do not travel. */
 static bool local(const char *name)
 {
-	return starts(name, "security.selinux") || starts(name, "trusted.overlay.");
+	return starts(name, "security.selinux") || starts(name, "trusted.overlay.") || starts(name, "system.nfs4_acl");
 }
 
 void op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
@@ -45,6 +46,9 @@ void op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
 		r = n < 0 ? -errno : 0;
 		ifd_put(fs, &f);
 	}
+	/* the kernel asks for the ACL whenever the group bits may decide, and fails the access with any other error (NFSv4) */
+	if (r == -EOPNOTSUPP && starts(name, ACL_PREFIX))
+		r = -ENODATA;
 	if (r < 0)
 		op_reply(req, r);
 	else if (size)
