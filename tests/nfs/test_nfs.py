@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The mirror of a directory on NFS; the standby is on a local disk. guest.sh mounts one version of NFS after the other."""
+import errno
+import fcntl
+import mmap
+import os
+import pathlib
+import subprocess
+
+import pytest
+
+from lib import tree
+from lib.wait import wait_until
+from lib.workload import Workload
+
+VERSION = os.environ["NFS_VERSION"]
+WATCH = pathlib.Path("/mnt/watch")  # another client's mount of the same export
+SERVED = pathlib.Path("/srv/nfs")  # what the server exports
+SERVER = pathlib.Path(__file__).with_name("server.sh")
+SEED = {"4.2": 1, "4.0": 2, "3": 3}[VERSION]
+# 4.2 does everything, the others what depends on the version: software emulation is slow
+first = pytest.mark.skipif(VERSION != "4.2", reason="done with NFS 4.2")
+
+
+def below(pair, root=SERVED):
+    """The source's directory without our mount, as the server (or another client) has it."""
+    return root / pair.dir.relative_to(os.environ["TANDEM_SOURCES"])
+
+
+def served_same(pair, **options):
+    """The standby has what the server has, not only what the mount shows."""
+    pair.same(**options)
+    tree.assert_same(below(pair), pair.copy, **options)
+
+
+# The server removes what NFS kept (.nfsXXXX) after the last close; that time of the directory comes with its next change.
+KEPT = dict(dir_mtime=False)
+
+
+@first
+def test_directory_is_recognised_as_remote(pair):
+    pair.source.stop()  # a mount hides from doctor what is below it
+    assert "is on NFS" in pair.source.ctl("doctor").stdout
+
+
+def test_names(pair):
+    """Create, append, rename, link, unlink, symlink, mknod."""
+    d = pair.dir
+    (d / "sub" / "deep").mkdir(parents=True)
+    (d / "sub" / "f").write_bytes(b"x" * 100000)
+    with open(d / "sub" / "f", "ab") as f:
+        f.write(b"appended")
+    os.link(d / "sub" / "f", d / "link")
+    os.rename(d / "sub", d / "moved")
+    os.symlink("moved/f", d / "symbolic")
+    os.mkfifo(d / "fifo")
+    (d / "gone").write_text("x")
+    os.unlink(d / "gone")
+    (d / "old").write_text("old")
+    (d / "new").write_text("new")
+    os.rename(d / "new", d / "old")
+    assert (d / "link").stat().st_ino == (d / "moved" / "f").stat().st_ino and (d / "link").stat().st_nlink == 2
+    served_same(pair)
+
+
+def test_attributes(pair):
+    f = pair.dir / "f"
+    f.write_text("x")
+    f.chmod(0o640)
+    os.chown(f, 1234, 5678)
+    os.utime(f, ns=(1_000_000_001, 1_234_567_890_123_456_789))
+    (pair.dir / "d").mkdir()
+    (pair.dir / "d").chmod(0o2775)
+    os.utime(pair.dir / "d", ns=(5, 1_500_000_000_000_000_001))
+    assert f.stat().st_mtime_ns == 1_234_567_890_123_456_789
+    served_same(pair)
+
+
+def test_another_users_file(pair):
+    """Whether the group may is asked of the ACL, which NFSv4 does not have."""
+    f = pair.dir / "f"
+    f.write_text("x")
+    os.chown(f, 1234, 5678)
+    f.chmod(0o640)
+    pair.dir.chmod(0o755)
+
+    def reads(gid):
+        return subprocess.run(["cat", str(f)], user=4321, group=gid, extra_groups=[], capture_output=True, check=False).returncode == 0
+    assert f.read_text() == "x" and reads(5678) and not reads(8765)
+
+
+def test_extended_attributes(pair):
+    f = pair.dir / "f"
+    f.write_text("x")
+    if VERSION == "4.2":
+        os.setxattr(f, "user.name", b"value")
+        assert os.getxattr(f, "user.name") == b"value"
+    else:
+        with pytest.raises(OSError) as e:
+            os.setxattr(f, "user.name", b"value")
+        assert e.value.errno == errno.EOPNOTSUPP
+    served_same(pair)
+
+
+@first
+def test_mapped_stores(pair):
+    (pair.dir / "f").write_bytes(bytes(20000))
+    with open(pair.dir / "f", "r+b") as f, mmap.mmap(f.fileno(), 0) as m:
+        m[5000:5005] = b"store"
+        m[19995:] = b"store"
+    served_same(pair)
+
+
+@first
+def test_locks(pair):
+    (pair.dir / "f").touch()
+    with open(pair.dir / "f", "r+b") as f, open(pair.dir / "f", "r+b") as g:
+        fcntl.flock(f, fcntl.LOCK_EX)
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(g, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(f, fcntl.LOCK_UN)
+        fcntl.flock(g, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_removed_file_that_is_open(pair):
+    """NFS keeps it under another name (.nfsXXXX) until it is closed: neither the mount nor the standby ever shows that."""
+    with open(pair.dir / "f", "w+b") as f:
+        f.write(b"x" * 10000)
+        f.flush()
+        os.unlink(pair.dir / "f")
+        f.write(b"y")
+        f.seek(0)
+        assert f.read() == b"x" * 10000 + b"y"
+        assert list(below(pair).glob(".nfs*")), "NFS has become better: this test can go"
+        assert os.listdir(pair.dir) == []
+        assert pair.source.ctl("resync", pair.source.name).returncode == 0
+        pair.source.wait()
+        assert [n for n in os.listdir(pair.copy) if n != ".tandem"] == []
+    wait_until(lambda: not list(below(pair).glob(".nfs*")), "the file's end")
+    served_same(pair, **KEPT)
+
+
+@first
+def test_removed_trees(pair):
+    """Removed at once, although the descriptors that we hold would make NFS keep the files."""
+    for number in range(2):
+        top = pair.dir / f"{number}"
+        for d in range(2):
+            (top / f"{d}").mkdir(parents=True)
+            for n in range(10):
+                (top / f"{d}" / f"{n}").write_text(f"{n}")
+        subprocess.run(["rm", "-r", str(top)], check=True)
+    (pair.dir / "a").write_text("a")
+    for n in range(20):
+        (pair.dir / "b").write_text(f"{n}")
+        os.rename(pair.dir / "b", pair.dir / "a")
+    wait_until(lambda: not list(below(pair).glob("**/.nfs*")), "the end of what NFS kept")
+    served_same(pair)
+
+
+@first
+def test_data_is_on_the_server_after_close(pair):
+    (pair.dir / "f").write_bytes(b"z" * 300000)
+    assert (below(pair) / "f").read_bytes() == b"z" * 300000
+
+
+def test_random_operations(pair):
+    load = Workload(pair.dir, seed=SEED, ops=300).run()
+    served_same(pair, **KEPT)
+    assert load.total() > 75
+    pair.source.stop()
+    tree.assert_same(pair.dir, pair.copy, **KEPT)
+
+
+def test_server_restarts(pair):
+    """The server goes away and comes back in the middle: calls wait, nothing fails, the standby gets everything."""
+    load = Workload(pair.dir, seed=7, ops=None, threads=3).start()
+    load.wait_ops(60)
+    subprocess.run([str(SERVER), "stop"], check=True)
+    subprocess.run([str(SERVER), "start"], check=True)
+    load.wait_ops(60)
+    load.stop().check()
+    served_same(pair, **KEPT)
+
+
+@first
+def test_inotify_of_another_client_sees_nothing(pair):
+    """What the mirror is for: a watcher on another client of the same export hears nothing, the standby has everything."""
+    other = below(pair, WATCH)
+    out = pair.site.dir / "inotify"
+    with open(out, "wb") as log, subprocess.Popen(["inotifywait", "-m", "-r", str(other)], stdout=log, stderr=subprocess.STDOUT) as watcher:
+        try:
+            wait_until(lambda: b"Watches established" in out.read_bytes(), "the watches")
+            quiet = out.read_bytes()
+            for n in range(20):
+                (pair.dir / f"f{n}").write_text(f"{n}")
+            os.rename(pair.dir / "f0", pair.dir / "renamed")
+            os.unlink(pair.dir / "f1")
+            pair.source.wait()
+            assert (pair.copy / "renamed").read_text() == "0" and len(list(pair.copy.glob("f*"))) == 18
+            assert out.read_bytes() == quiet, "inotify noticed"
+            (other / "own").touch()  # it does hear of what its own host does
+            wait_until(lambda: b"own" in out.read_bytes(), "an event of the watcher's own host")
+            (other / "own").unlink()
+        finally:
+            watcher.terminate()
