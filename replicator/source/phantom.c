@@ -9,6 +9,9 @@
  *                                        rename(2) does nothing) the old name is removed instead
  *   last UNLINK, or being replaced       -> REAL (forgotten); sent unless NONE
  *
+ * An exchange of a NONE or HOLLOW one with another inode becomes the plain rename of the other; a HOLLOW inode that has several names
+ * stays HOLLOW, and its records are sent as they are.
+ *
  * A name is occupied unless the inode that held it was itself NONE. */
 #include "config.h"
 #include <errno.h>
@@ -20,6 +23,7 @@ struct phantom {
 	RB_ENTRY(phantom) node;
 	uint64_t ino;
 	uint64_t seq; /* record whose content was skipped, 0: none was */
+	bool linked;  /* HOLLOW, with several names */
 	uint64_t standin; /* STANDIN: the inode whose file stands there */
 	enum phantom_state state;
 };
@@ -94,9 +98,14 @@ enum phantom_state phantoms_state(const struct phantoms *p, uint64_t ino)
 	return x == NULL ? PS_REAL : x->state;
 }
 
-int phantoms_hollow(struct phantoms *p, uint64_t ino, uint64_t seq)
+int phantoms_hollow(struct phantoms *p, uint64_t ino, uint64_t seq, bool linked)
 {
-	return find(p, ino) != NULL ? 0 : set(p, ino, seq, PS_HOLLOW);
+	struct phantom *x = find(p, ino);
+	int r = x != NULL ? 0 : set(p, ino, seq, PS_HOLLOW);
+
+	if (r == 0 && linked)
+		find(p, ino)->linked = true;
+	return r;
 }
 
 int phantoms_skip(struct phantoms *p, uint64_t ino, uint64_t seq)
@@ -115,6 +124,26 @@ uint32_t phantoms_outstanding(const struct phantoms *p, uint64_t *out, uint32_t 
 	return n;
 }
 
+/* Say whether nothing of the inode may be shown under another name. */
+static bool nameless(const struct phantoms *p, uint64_t ino)
+{
+	const struct phantom *x = find(p, ino);
+
+	return x != NULL && (x->state == PS_NONE || (x->state == PS_HOLLOW && !x->linked));
+}
+
+static int decide_exchange(struct phantoms *p, const struct wrec *e)
+{
+	bool moved = nameless(p, e->ino), other = nameless(p, e->ino2);
+	bool both = moved && other;
+
+	if (both && phantoms_state(p, e->ino) == PS_NONE && phantoms_state(p, e->ino2) == PS_NONE)
+		return PA_DROP;
+	if (both || (!moved && !other))
+		return PA_SEND;
+	return set(p, moved ? e->ino : e->ino2, e->seq, PS_NONE) < 0 ? -ENOMEM : moved ? PA_BACK : PA_ON;
+}
+
 static int decide_rename(struct phantoms *p, const struct wrec *e)
 {
 	enum phantom_state moved = phantoms_state(p, e->ino), replaced = phantoms_state(p, e->ino2);
@@ -123,10 +152,10 @@ static int decide_rename(struct phantoms *p, const struct wrec *e)
 	int r;
 
 	if (e->flags & JF_EXCHANGE)
-		return moved == PS_REAL && replaced == PS_REAL ? PA_SEND : PA_DOUBT;
+		return decide_exchange(p, e);
 	if (e->ino2 != 0 && e->nlink == 0)
 		forget(p, e->ino2);
-	if (moved == PS_REAL)
+	if (moved == PS_REAL || (moved == PS_HOLLOW && find(p, e->ino)->linked))
 		return PA_SEND;
 	if (moved == PS_STANDIN)
 		return occupied && find(p, e->ino)->standin == there ? PA_UNLINK : PA_SEND;
@@ -146,18 +175,15 @@ static int decide_unlink(struct phantoms *p, const struct wrec *e)
 	return state == PS_NONE ? PA_DROP : PA_SEND;
 }
 
-static int decide_other(const struct phantoms *p, const struct wrec *e)
+static int decide_other(struct phantoms *p, const struct wrec *e)
 {
-	switch (phantoms_state(p, e->ino)) {
-	case PS_NONE:
-		return e->type == JT_LINK ? PA_DOUBT : PA_DROP;
-	case PS_STANDIN:
-		return e->type == JT_LINK ? PA_DOUBT : e->type == JT_CONTENT ? PA_DROP : PA_SEND;
-	case PS_HOLLOW:
-		return e->type == JT_LINK ? PA_DOUBT : e->type == JT_CONTENT ? PA_DROP : PA_SEND;
-	case PS_REAL:
-		break;
-	}
+	struct phantom *x = find(p, e->ino);
+
+	if (x == NULL)
+		return PA_SEND;
+	if (x->state == PS_NONE || e->type == JT_CONTENT)
+		return PA_DROP;
+	x->linked |= e->type == JT_LINK;
 	return PA_SEND;
 }
 

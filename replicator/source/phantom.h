@@ -16,7 +16,8 @@ enum phantom_act {
 	PA_SEND = 0,   /* send the record as it is */
 	PA_DROP = 1,   /* send nothing (the parents' times are owed) */
 	PA_UNLINK = 2, /* RENAME: remove the old name instead */
-	PA_DOUBT = 3   /* send it and compare the names it concerns */
+	PA_BACK = 3,   /* exchange: the phantom's old name (path) is removed if it is there, then path2 is renamed to path */
+	PA_ON = 4      /* exchange: the phantom's old name (path2) is removed if it is there, then path is renamed to path2 */
 };
 
 struct phantoms;
@@ -24,8 +25,8 @@ struct phantoms;
 int phantoms_new(struct phantoms **out);
 void phantoms_free(struct phantoms *p);
 enum phantom_state phantoms_state(const struct phantoms *p, uint64_t ino);
-/* The content of inode ino (record seq) was skipped because it is gone. Returns 0 or -ENOMEM. */
-int phantoms_hollow(struct phantoms *p, uint64_t ino, uint64_t seq);
+/* The content of inode ino (record seq) was skipped because it is gone; linked: it had several names. Returns 0 or -ENOMEM. */
+int phantoms_hollow(struct phantoms *p, uint64_t ino, uint64_t seq, bool linked);
 /* The same of an inode whose CREATE was not sent either. */
 int phantoms_skip(struct phantoms *p, uint64_t ino, uint64_t seq);
 /* Who resumes must know the hollow ones: their records count as outstanding. Adds at most max numbers to out, returns how many. */

@@ -174,6 +174,16 @@ static int put_nothing(struct sender *s, size_t i)
 	return r;
 }
 
+/* Send a record made here. */
+static int put_made(struct sender *s, const struct jrec *rec)
+{
+	int r;
+
+	buf_clear(&s->scratch);
+	r = jrec_put(&s->scratch, rec);
+	return r < 0 ? r : put_bytes(s, s->scratch.data, (uint32_t)s->scratch.len);
+}
+
 /* Instead of RENAME i: the removal of its old name. */
 static int put_unlink(struct sender *s, size_t i)
 {
@@ -188,10 +198,7 @@ static int put_unlink(struct sender *s, size_t i)
 	u.ino = rec.ino;
 	u.path = rec.path;
 	u.pm = rec.pm;
-	buf_clear(&s->scratch);
-	r = jrec_put(&s->scratch, &u);
-	if (r == 0)
-		r = put_bytes(s, s->scratch.data, (uint32_t)s->scratch.len);
+	r = put_made(s, &u);
 	if (r == 0)
 		r = owe(s, rec.path2, rec.pm2);
 	jrec_release(&rec);
@@ -258,25 +265,21 @@ static bool place_matters(const struct filter *f)
 	return false;
 }
 
-static unsigned subtree(const struct wrec *e)
+static int after_rename(struct sender *s, uint64_t seq, const char *from, const char *to, unsigned flags)
 {
-	return e->flags & (JF_DIR | JF_EXCHANGE) ? CMP_RECURSIVE : 0;
-}
-
-static int after_rename(struct sender *s, const struct wrec *e)
-{
-	bool exchange = (e->flags & JF_EXCHANGE) != 0;
-	bool again = bulk_comparing(s->env.bulk) || ((e->flags & JF_DIR) != 0 && place_matters(&s->env.mirror->filter));
-	int r = bulk_renamed(s->env.bulk, e->path, e->path2, exchange);
+	bool exchange = (flags & JF_EXCHANGE) != 0;
+	bool again = bulk_comparing(s->env.bulk) || ((flags & JF_DIR) != 0 && place_matters(&s->env.mirror->filter));
+	unsigned how = flags & (JF_DIR | JF_EXCHANGE) ? CMP_RECURSIVE : 0;
+	int r = bulk_renamed(s->env.bulk, from, to, exchange);
 
 	if (r == 0 && again)
-		r = bulk_recheck(s->env.bulk, e->seq, e->path2, subtree(e));
+		r = bulk_recheck(s->env.bulk, seq, to, how);
 	if (r == 0 && again && exchange)
-		r = bulk_recheck(s->env.bulk, e->seq, e->path, subtree(e));
+		r = bulk_recheck(s->env.bulk, seq, from, how);
 	return r;
 }
 
-static int send_rename(struct sender *s, size_t i, bool doubt)
+static int send_rename(struct sender *s, size_t i)
 {
 	const struct wrec *e = window_at(s->w, i);
 	bool dir = (e->flags & JF_DIR) != 0, from = excluded(s, e->path, dir), to = excluded(s, e->path2, dir);
@@ -299,17 +302,44 @@ static int send_rename(struct sender *s, size_t i, bool doubt)
 		return r < 0 ? r : put_nothing(s, i);
 	}
 	r = put_record(s, i);
-	if (r == 0)
-		r = after_rename(s, e);
-	if (r == 0 && doubt) {
-		r = bulk_recheck(s->env.bulk, e->seq, e->path, CMP_RECURSIVE);
-		if (r == 0)
-			r = bulk_recheck(s->env.bulk, e->seq, e->path2, CMP_RECURSIVE);
-	}
-	return r;
+	return r < 0 ? r : after_rename(s, e->seq, e->path, e->path2, e->flags);
 }
 
-static int send_link(struct sender *s, size_t i, bool doubt)
+/* Instead of EXCHANGE i, in which one side has nothing to show: its name is removed, and the other side takes it. */
+static int send_half(struct sender *s, size_t i, bool back)
+{
+	const struct wrec *e = window_at(s->w, i);
+	const char *from = back ? e->path2 : e->path, *to = back ? e->path : e->path2;
+	struct jrec rec, half;
+	int r = owed_put(&s->owed, s->env.stream);
+
+	if (r == 0)
+		r = window_decode(s->w, i, &rec);
+	if (r < 0)
+		return r;
+	jrec_init(&half, JT_UNLINK);
+	half.seq = rec.seq;
+	half.time_ns = rec.time_ns;
+	half.ino = back ? rec.ino : rec.ino2;
+	half.path = to;
+	half.pm = back ? rec.pm : rec.pm2;
+	r = put_made(s, &half);
+	half.type = JT_RENAME;
+	half.flags = JF_DIR; /* it may be one */
+	half.ino = back ? rec.ino2 : rec.ino;
+	half.mode = S_IFDIR | 0755;
+	half.path = from;
+	half.path2 = to;
+	half.pm = back ? rec.pm2 : rec.pm;
+	half.pm2 = back ? rec.pm : rec.pm2;
+	if (r == 0)
+		r = put_made(s, &half);
+	jrec_release(&rec);
+	jrec_release(&half);
+	return r < 0 ? r : after_rename(s, e->seq, from, to, JF_DIR);
+}
+
+static int send_link(struct sender *s, size_t i)
 {
 	const struct wrec *e = window_at(s->w, i);
 	bool from = excluded(s, e->path, false), to = excluded(s, e->path2, false);
@@ -319,7 +349,7 @@ static int send_link(struct sender *s, size_t i, bool doubt)
 		return put_nothing(s, i);
 	if (!from)
 		r = put_record(s, i);
-	if (r == 0 && (from || doubt || bulk_comparing(s->env.bulk)))
+	if (r == 0 && (from || bulk_comparing(s->env.bulk)))
 		r = bulk_recheck(s->env.bulk, e->seq, e->path2, 0);
 	return r;
 }
@@ -372,7 +402,7 @@ static int send_content(struct sender *s, size_t i)
 	if ((e->marks & WM_DOOMED) != 0 && e->path[0] == '\0')
 		return 0; /* written to after its last name was gone */
 	if (e->marks & WM_DOOMED)
-		return phantoms_hollow(s->phantoms, e->ino, e->seq);
+		return phantoms_hollow(s->phantoms, e->ino, e->seq, e->linked);
 	extent_init(&ext);
 	r = window_extents(s->w, i, &ext);
 	if (r == 0 && bulk_has(s->env.bulk, e->ino))
@@ -395,7 +425,7 @@ static int send_content(struct sender *s, size_t i)
 	if (r == CR_GONE && e->path[0] == '\0')
 		return 0;
 	if (r == CR_GONE)
-		return e->create >= 0 ? phantoms_skip(s->phantoms, e->ino, e->seq) : phantoms_hollow(s->phantoms, e->ino, e->seq);
+		return e->create >= 0 ? phantoms_skip(s->phantoms, e->ino, e->seq) : phantoms_hollow(s->phantoms, e->ino, e->seq, e->linked);
 	if (r == CR_DONE)
 		s->files++;
 	return r == CR_WAIT ? SR_WAIT : r;
@@ -430,11 +460,13 @@ static int send_act(struct sender *s, size_t i, enum phantom_act act)
 		return put_nothing(s, i);
 	if (act == PA_UNLINK)
 		return put_unlink(s, i);
+	if ((act == PA_BACK || act == PA_ON) && !excluded(s, e->path, false) && !excluded(s, e->path2, false))
+		return send_half(s, i, act == PA_BACK);
 	switch (e->type) {
 	case JT_RENAME:
-		return send_rename(s, i, act == PA_DOUBT);
+		return send_rename(s, i);
 	case JT_LINK:
-		return send_link(s, i, act == PA_DOUBT);
+		return send_link(s, i);
 	case JT_CONTENT:
 		return excluded(s, e->path, false) ? 0 : send_content(s, i);
 	default:
@@ -573,7 +605,7 @@ static uint32_t outstanding(struct sender *s)
 
 int sender_hollow(struct sender *s, uint64_t ino, uint64_t seq)
 {
-	return phantoms_hollow(s->phantoms, ino, seq);
+	return phantoms_hollow(s->phantoms, ino, seq, false);
 }
 
 static int put_pos(struct sender *s)

@@ -98,7 +98,7 @@ int window_add(struct window *w, const void *raw, size_t len, uint64_t digest)
 	*e = (struct wrec){.type = rec.type, .flags = rec.flags, .nlink = rec.nlink, .mode = rec.mode, .valid = rec.valid,
 	    .seq = rec.seq, .time_ns = rec.time_ns, .last_ns = rec.time_ns, .digest = digest, .ino = rec.ino, .ino2 = rec.ino2,
 	    .path = rec.path, .path2 = rec.path2, .raw = w->arena + w->used, .len = (uint32_t)len,
-	    .next = -1, .merge = -1, .create = -1};
+	    .next = -1, .merge = -1, .create = -1, .linked = rec.handle_len != 0};
 	jrec_release(&rec);
 	w->used += len;
 	w->n++;
