@@ -135,12 +135,11 @@ static bool nameless(const struct phantoms *p, uint64_t ino)
 static int decide_exchange(struct phantoms *p, const struct wrec *e)
 {
 	bool moved = nameless(p, e->ino), other = nameless(p, e->ino2);
-	bool both = moved && other;
 
-	if (both && phantoms_state(p, e->ino) == PS_NONE && phantoms_state(p, e->ino2) == PS_NONE)
-		return PA_DROP;
-	if (both || (!moved && !other))
+	if (!moved && !other)
 		return PA_SEND;
+	if (moved && other)
+		return set(p, e->ino, e->seq, PS_NONE) < 0 || set(p, e->ino2, e->seq, PS_NONE) < 0 ? -ENOMEM : PA_NEITHER;
 	return set(p, moved ? e->ino : e->ino2, e->seq, PS_NONE) < 0 ? -ENOMEM : moved ? PA_BACK : PA_ON;
 }
 
@@ -183,6 +182,8 @@ static int decide_other(struct phantoms *p, const struct wrec *e)
 		return PA_SEND;
 	if (x->state == PS_NONE || e->type == JT_CONTENT)
 		return PA_DROP;
+	if (x->state == PS_STANDIN) /* the stand-in may have other names: its attributes are not the phantom's */
+		return e->type == JT_LINK ? PA_SEND : PA_DROP;
 	x->linked |= e->type == JT_LINK;
 	return PA_SEND;
 }

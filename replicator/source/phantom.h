@@ -17,6 +17,7 @@ enum phantom_act {
 	PA_DROP = 1,   /* send nothing (the parents' times are owed) */
 	PA_UNLINK = 2, /* RENAME: remove the old name instead */
 	PA_BACK = 3,   /* exchange: the phantom's old name (path) is removed if it is there, then path2 is renamed to path */
+	PA_NEITHER = 5, /* exchange of two phantoms: both names are removed if they are there */
 	PA_ON = 4      /* exchange: the phantom's old name (path2) is removed if it is there, then path is renamed to path2 */
 };
 

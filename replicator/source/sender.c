@@ -305,6 +305,31 @@ static int send_rename(struct sender *s, size_t i)
 	return r < 0 ? r : after_rename(s, e->seq, e->path, e->path2, e->flags);
 }
 
+/* Instead of EXCHANGE i, in which no side has anything to show. */
+static int send_neither(struct sender *s, size_t i)
+{
+	struct jrec rec, u;
+	int r = window_decode(s->w, i, &rec);
+
+	if (r < 0)
+		return r;
+	jrec_init(&u, JT_UNLINK);
+	u.seq = rec.seq;
+	u.time_ns = rec.time_ns;
+	u.ino = rec.ino;
+	u.path = rec.path;
+	u.pm = rec.pm;
+	r = put_made(s, &u);
+	u.ino = rec.ino2;
+	u.path = rec.path2;
+	u.pm = rec.pm2;
+	if (r == 0)
+		r = put_made(s, &u);
+	jrec_release(&rec);
+	jrec_release(&u);
+	return r;
+}
+
 /* Instead of EXCHANGE i, in which one side has nothing to show: its name is removed, and the other side takes it. */
 static int send_half(struct sender *s, size_t i, bool back)
 {
@@ -460,6 +485,8 @@ static int send_act(struct sender *s, size_t i, enum phantom_act act)
 		return put_nothing(s, i);
 	if (act == PA_UNLINK)
 		return put_unlink(s, i);
+	if (act == PA_NEITHER)
+		return send_neither(s, i);
 	if ((act == PA_BACK || act == PA_ON) && !excluded(s, e->path, false) && !excluded(s, e->path2, false))
 		return send_half(s, i, act == PA_BACK);
 	switch (e->type) {

@@ -183,7 +183,7 @@ static void merge_runs(struct window *w, const struct incarnation *inc)
 			w->v[head].flags = (uint16_t)((w->v[head].flags & ~JF_CLOSED) | (n->flags & JF_CLOSED) | (n->flags & JF_FSYNC));
 			e->merge = e->next;
 			n->marks |= WM_MERGED;
-		} else if (n->type == JT_SETATTR && strcmp(n->path, e->path) == 0) {
+		} else if (n->type == JT_SETATTR && S_ISREG(n->mode) && strcmp(n->path, e->path) == 0) {
 			e->merge = e->next;
 			n->marks |= WM_MERGED;
 		}

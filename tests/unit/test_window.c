@@ -60,7 +60,7 @@ START_TEST(setattrs_merge_into_the_first_with_the_newest_values)
 
 	made_begin(&m);
 	made_setattr(&m, 5, "f", JV_MODE | JV_MTIME, 0100600, 11);
-	made_setattr(&m, 5, "f", JV_MTIME, 0, 22);
+	made_setattr(&m, 5, "f", JV_MTIME, 0100600, 22);
 	window_mark(m.w);
 	ck_assert_uint_eq(marks(&m, 0), 0);
 	ck_assert_uint_eq(marks(&m, 1), WM_MERGED);
@@ -269,9 +269,15 @@ START_TEST(an_exchange_with_a_phantom_moves_the_other_side_only)
 	made_rename(&m, 5, "a", "b", 2, 1, JF_EXCHANGE);
 	made_rename(&m, 2, "a", "b", 5, 1, JF_EXCHANGE);
 	made_unlink(&m, 5, "a", 0);
+	made_rename(&m, 7, "c", "d", 8, 1, JF_EXCHANGE);
+	made_rename(&m, 7, "d", "e", 0, 0, 0);
 	ck_assert_int_eq(phantoms_decide(p, window_at(m.w, 0)), PA_BACK);
 	ck_assert_int_eq(phantoms_decide(p, window_at(m.w, 1)), PA_ON);
 	ck_assert_int_eq(phantoms_decide(p, window_at(m.w, 2)), PA_DROP);
+	phantoms_skip(p, 7, 1);
+	phantoms_hollow(p, 8, 1, false);
+	ck_assert_int_eq(phantoms_decide(p, window_at(m.w, 3)), PA_NEITHER);
+	ck_assert_int_eq(phantoms_decide(p, window_at(m.w, 4)), PA_DROP);
 	phantoms_free(p);
 	window_free(m.w);
 }
