@@ -13,4 +13,4 @@ if ! { ./bootstrap && mkdir -p /build/tree && cd /build/tree && /src/configure -
 fi
 cd /src/tests
 export TANDEM_PREFIX=/build/root
-exec python3 -m pytest "$@"
+exec ./system.sh "$@"

@@ -25,4 +25,4 @@ make -j "$(nproc)" check >check.log 2>&1 || {
 }
 cd "$top/tests"
 export TANDEM_PREFIX="$build/root" TANDEM_SLOW="${TANDEM_SLOW:-4}"
-exec /usr/bin/python3 -m pytest "$@"
+exec ./system.sh "$@"
