@@ -80,12 +80,15 @@ static int start_targets(struct replicator *r)
 
 static void stop_targets(struct replicator *r)
 {
+	bool ended = true;
 	int i;
 
 	for (i = 0; i < r->ntargets; i++)
 		target_stop(r->targets[i]);
 	for (i = 0; i < r->ntargets; i++)
-		target_join(r->targets[i], STOP_MS);
+		ended &= target_join(r->targets[i], STOP_MS);
+	for (i = 0; ended && i < r->ntargets; i++)
+		target_free(r->targets[i]);
 }
 
 static void *serve(void *arg)

@@ -232,7 +232,7 @@ static void *run(void *arg)
 	return NULL;
 }
 
-static void target_free(struct target *t)
+void target_free(struct target *t)
 {
 	failures_free(t->failures);
 	if (t->wakefd >= 0)
@@ -288,7 +288,6 @@ bool target_join(struct target *t, int timeout_ms)
 	if (!t->ended)
 		return false;
 	pthread_join(t->thread, NULL);
-	target_free(t);
 	return true;
 }
 

@@ -32,8 +32,10 @@ struct target_env {
 int target_start(struct target **out, const struct target_env *env);
 /* Ask the thread to end. */
 void target_stop(struct target *t);
-/* Wait up to timeout_ms for it to end and free t. Returns false (t is leaked) when it does not. */
+/* Wait up to timeout_ms for it to end. Returns false when it does not. */
 bool target_join(struct target *t, int timeout_ms);
+/* Free a target whose thread has ended. The threads of the others look at it (reclaim.c): all must have ended. */
+void target_free(struct target *t);
 
 /* Stop or resume sending; the connection is kept. */
 void target_pause(struct target *t, bool on);
