@@ -310,6 +310,21 @@ int bulk_recheck(struct bulk *b, uint64_t seq, const char *path, unsigned flags)
 	return compare_add(b->compare, path, flags);
 }
 
+int bulk_recheck_entry(struct bulk *b, uint64_t seq, const char *path, unsigned flags)
+{
+	int r = bulk_recheck(b, seq, path, flags);
+	char *parent;
+
+	if (r < 0 || path[0] == '\0')
+		return r;
+	parent = strndup(path, path_parent_len(path));
+	if (parent == NULL)
+		return -ENOMEM;
+	r = bulk_recheck(b, seq, parent, 0);
+	free(parent);
+	return r;
+}
+
 void bulk_mark_full(struct bulk *b)
 {
 	b->full = true;
@@ -564,7 +579,7 @@ int bulk_fail_path(struct bulk *b, const struct wfail *f, const char *path)
 	snprintf(why, sizeof why, "%s: %s", wrefuse_text(f->code), f->text);
 	if (!failures_add(b->env.failures, path, why, false))
 		return 0;
-	return compare_add(b->compare, path, f->xid != 0 ? CMP_CHECKSUM : CMP_RECURSIVE);
+	return bulk_recheck_entry(b, f->seq, path, f->xid != 0 ? CMP_CHECKSUM : CMP_RECURSIVE);
 }
 
 int bulk_fail(struct bulk *b, const struct wfail *f, const char *path, const char *path2)

@@ -60,6 +60,8 @@ void bulk_forget(struct bulk *b, uint64_t ino);
 int bulk_renamed(struct bulk *b, const char *from, const char *to, bool exchange);
 /* Compare a path because of record seq (0: none); the record counts as outstanding until that is done. */
 int bulk_recheck(struct bulk *b, uint64_t seq, const char *path, unsigned flags);
+/* The same, and the directory that holds it: its mtime may have changed without anything left to see in it. */
+int bulk_recheck_entry(struct bulk *b, uint64_t seq, const char *path, unsigned flags);
 /* Compare everything; POS says so until it is done. */
 int bulk_compare_all(struct bulk *b);
 /* Mark what is scheduled as a whole that must be done in this connection, or everything is compared in the next. */

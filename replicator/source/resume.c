@@ -115,9 +115,9 @@ static int compare_paths(struct session *s, const struct jrec *rec, uint64_t seq
 	if (rec->type == JT_MOUNT || rec->type == JT_SEAL || rec->type == JT_COLLAPSED)
 		return 0;
 	if (rec->path[0] != '\0' || rec->type == JT_RECHECK || rec->type == JT_SETATTR)
-		r = bulk_recheck(s->bulk, seq, rec->path, flags_of(rec));
+		r = bulk_recheck_entry(s->bulk, seq, rec->path, flags_of(rec));
 	if (r == 0 && rec->path2[0] != '\0')
-		r = bulk_recheck(s->bulk, seq, rec->path2, flags_of(rec));
+		r = bulk_recheck_entry(s->bulk, seq, rec->path2, flags_of(rec));
 	return r;
 }
 

@@ -42,6 +42,7 @@ struct sender {
 	uint64_t flushed;       /* seq of the last POS */
 	uint64_t first_out;     /* smallest outstanding of the last POS */
 	uint64_t records, files;
+	uint64_t compared;      /* the journal's end when a comparison was last seen under way */
 	uint64_t unsure_ns;     /* since when the file of the present record is looked for in vain, 0: it is not */
 	uint64_t hold_ns;       /* when the CREATE at the end of the window is sent all the same, 0: none is held */
 	int32_t created;        /* index of the held CREATE that was sent after all, -1: none */
@@ -458,10 +459,22 @@ static int send_content(struct sender *s, size_t i)
 
 /* --- one record --- */
 
+/* A comparison brings directories to the state they have now. What an older record makes in them may inherit from that (default ACLs,
+ * set-group-ID) what it did not have: it is compared, too. */
+static bool ahead_of_time(struct sender *s, const struct wrec *e)
+{
+	if (e->type != JT_CREATE && e->type != JT_MKDIR && e->type != JT_MKNOD)
+		return false;
+	if (bulk_comparing(s->env.bulk))
+		s->compared = atomic_load(&jreader_head(s->reader)->committed_seq);
+	return e->seq <= s->compared;
+}
+
 static int send_plain(struct sender *s, size_t i)
 {
 	const struct wrec *e = window_at(s->w, i);
 	bool dir = e->type == JT_MKDIR || e->type == JT_RMDIR || S_ISDIR(e->mode);
+	int r;
 
 	if (excluded(s, e->path, dir))
 		return put_nothing(s, i);
@@ -469,7 +482,8 @@ static int send_plain(struct sender *s, size_t i)
 		return put_nothing(s, i);
 	if (e->marks & WM_LATE_CREATE)
 		return put_nothing(s, i);
-	return put_record(s, i);
+	r = put_record(s, i);
+	return r == 0 && ahead_of_time(s, e) ? bulk_recheck(s->env.bulk, e->seq, e->path, 0) : r;
 }
 
 static unsigned recheck_flags(const struct wrec *e)
@@ -513,7 +527,7 @@ static int send_one(struct sender *s, size_t i)
 	case JT_COLLAPSED:
 		return 0;
 	case JT_RECHECK:
-		return bulk_recheck(s->env.bulk, e->seq, e->path, recheck_flags(e));
+		return bulk_recheck_entry(s->env.bulk, e->seq, e->path, recheck_flags(e));
 	default:
 		break;
 	}
