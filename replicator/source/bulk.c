@@ -478,7 +478,7 @@ static int retry_due(struct bulk *b)
 
 	if (path == NULL)
 		return 0;
-	r = bulk_recheck(b, 0, path, CMP_RECURSIVE | CMP_CHECKSUM);
+	r = bulk_recheck_entry(b, 0, path, CMP_RECURSIVE | CMP_CHECKSUM);
 	free(path);
 	return r < 0 ? r : 1;
 }
@@ -580,6 +580,17 @@ int bulk_fail_path(struct bulk *b, const struct wfail *f, const char *path)
 	if (!failures_add(b->env.failures, path, why, false))
 		return 0;
 	return bulk_recheck_entry(b, f->seq, path, f->xid != 0 ? CMP_CHECKSUM : CMP_RECURSIVE);
+}
+
+void bulk_fail_compare(struct bulk *b, const struct wfail *f)
+{
+	const char *path = f->path2[0] != '\0' ? f->path2 : f->path;
+	char why[512];
+
+	snprintf(why, sizeof why, "%s: %s", wrefuse_text(f->code), f->text);
+	failures_add(b->env.failures, path, why, false);
+	b->starved = false;
+	compare_fail(b->compare, f);
 }
 
 int bulk_fail(struct bulk *b, const struct wfail *f, const char *path, const char *path2)

@@ -90,6 +90,8 @@ void bulk_fail_begin(struct bulk *b, const struct wfail *f);
 int bulk_fail_path(struct bulk *b, const struct wfail *f, const char *path);
 /* A FAIL arrived. path and path2 are those valid at the stream's present position. Returns 0 or an error. */
 int bulk_fail(struct bulk *b, const struct wfail *f, const char *path, const char *path2);
+/* A FAIL for something that a comparison put (record 0). Its path is compared again, a few times. */
+void bulk_fail_compare(struct bulk *b, const struct wfail *f);
 /* Reading path failed with err (-errno): show it and try again later. */
 int bulk_unreadable(struct bulk *b, uint64_t seq, const char *path, int err);
 /* Milliseconds until something is to be tried again, -1: nothing. */

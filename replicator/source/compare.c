@@ -325,10 +325,8 @@ int compare_again(struct compare *c, const char *path, unsigned flags, int err, 
 	return compare_add(c, path, flags);
 }
 
-bool compare_fail(struct compare *c, const struct wfail *f)
+void compare_fail(struct compare *c, const struct wfail *f)
 {
-	if (f->seq != 0)
-		return false;
 	const char *path = *f->path2 ? f->path2 : f->path;
 	files_refused(c, f->xid);
 	bool tree = f->code == WR_MISSING || f->code == WR_TYPE || f->code == WR_EXISTS;
@@ -336,7 +334,6 @@ bool compare_fail(struct compare *c, const struct wfail *f)
 	if (compare_again(c, path, tree && *path ? CMP_RECURSIVE : 0, err,
 			  *f->text ? f->text : wrefuse_text(f->code)))
 		compare_path_failed(c, path, -ENOMEM, "no memory to schedule it again");
-	return true;
 }
 
 bool compare_busy(const struct compare *c)

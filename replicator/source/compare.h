@@ -54,9 +54,9 @@ int compare_step(struct compare *c);
 /* Feed LISTING and SUMSET payloads. Returns 0 or E_PROTO. */
 int compare_listing(struct compare *c, struct buf *payload);
 int compare_sumset(struct compare *c, struct buf *payload);
-/* A FAIL for a transfer of this comparison arrived. Returns true if xid was ours (it is retried or reported).
- */
-bool compare_fail(struct compare *c, const struct wfail *f);
+/* A FAIL for an operation of this comparison arrived (its record is 0): its path is compared again, a few times a minute at most, then
+ * it is reported. */
+void compare_fail(struct compare *c, const struct wfail *f);
 /* Say whether anything is scheduled or under way. */
 bool compare_busy(const struct compare *c);
 /* The operator allows the deletions that the guard held back. */

@@ -110,7 +110,7 @@ bool failures_add(struct failures *f, const char *path, const char *text, bool p
 		free(x->text);
 		x->text = strdup(text);
 		again = !park && x->state == FS_TRYING;
-		if (park) {
+		if (park && x->state == FS_TRYING) {
 			x->state = FS_PARKED;
 			x->shown = true;
 			x->due = clock_mono() + x->delay;
@@ -137,6 +137,16 @@ char *failures_due(struct failures *f)
 	}
 	pthread_mutex_unlock(&f->lock);
 	return path;
+}
+
+void failures_hurry(struct failures *f)
+{
+	struct failure *x;
+
+	pthread_mutex_lock(&f->lock);
+	TAILQ_FOREACH(x, &f->list, link)
+		x->due = 0;
+	pthread_mutex_unlock(&f->lock);
 }
 
 int failures_timeout(struct failures *f)
@@ -175,6 +185,18 @@ size_t failures_shown(struct failures *f)
 	pthread_mutex_lock(&f->lock);
 	TAILQ_FOREACH(x, &f->list, link)
 		n += x->shown;
+	pthread_mutex_unlock(&f->lock);
+	return n;
+}
+
+size_t failures_parked(struct failures *f)
+{
+	struct failure *x;
+	size_t n = 0;
+
+	pthread_mutex_lock(&f->lock);
+	TAILQ_FOREACH(x, &f->list, link)
+		n += x->state == FS_PARKED;
 	pthread_mutex_unlock(&f->lock);
 	return n;
 }

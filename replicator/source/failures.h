@@ -16,6 +16,8 @@ void failures_free(struct failures *f);
 bool failures_add(struct failures *f, const char *path, const char *text, bool park);
 /* Take a path whose time to be tried again has come, or NULL. Owned by the caller. */
 char *failures_due(struct failures *f);
+/* Try all of them again now. */
+void failures_hurry(struct failures *f);
 /* Milliseconds until the next is due, -1: none waits. */
 int failures_timeout(struct failures *f);
 /* All that was tried again has been answered: forget those that did not fail again. */
@@ -24,6 +26,8 @@ void failures_settle(struct failures *f);
 size_t failures_count(struct failures *f);
 /* Those of them that a comparison could not repair. */
 size_t failures_shown(struct failures *f);
+/* Those of these that are not being tried again. */
+size_t failures_parked(struct failures *f);
 void failures_clear(struct failures *f);
 /* [{path, text, since}] of those, at most max. Returns owned. */
 json_t *failures_json(struct failures *f, size_t max);

@@ -77,7 +77,7 @@ static int transfer_failed(struct session *s, const struct wfail *f)
 	char path[PATH_LONGEST];
 	int i, r;
 
-	r = f->seq == 0 ? E_GONE : transfer_names(s, f->seq, &names);
+	r = transfer_names(s, f->seq, &names);
 	if (r < 0)
 		return bulk_fail(s->bulk, f, f->path, "");
 	bulk_fail_begin(s->bulk, f);
@@ -88,6 +88,15 @@ static int transfer_failed(struct session *s, const struct wfail *f)
 		r = bulk_fail_path(s->bulk, f, names.v[i]);
 	follow_end(&names);
 	return r;
+}
+
+/* What a comparison put failed. Whose transfer it was tells the lowest bit of its id (stream_tag). */
+static void comparison_failed(struct session *s, const struct wfail *f)
+{
+	if ((f->xid & 1) != 0 && s->verify != NULL)
+		compare_fail(vrun_compare(s->verify), f);
+	else
+		bulk_fail_compare(s->bulk, f);
 }
 
 static int on_fail(struct session *s, struct buf *b)
@@ -101,10 +110,10 @@ static int on_fail(struct session *s, struct buf *b)
 		return r;
 	log_debug("%s: %s could not be applied (record %llu): %s: %s", s->env->to->url, path_show(shown, sizeof shown, f.path),
 	    (unsigned long long)f.seq, wrefuse_text(f.code), f.text);
-	if (f.xid != 0 && s->verify != NULL && compare_fail(vrun_compare(s->verify), &f))
+	if (f.seq == 0) {
+		comparison_failed(s, &f);
 		return 0;
-	if (f.xid != 0 && compare_fail(bulk_compare(s->bulk), &f))
-		return 0;
+	}
 	if (f.xid != 0)
 		return transfer_failed(s, &f);
 	path = present(s, &f, f.path);

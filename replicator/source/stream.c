@@ -290,9 +290,9 @@ size_t stream_batched(const struct stream *s)
 
 uint32_t stream_xid(struct stream *s)
 {
-	if (++s->xid == 0)
+	if (++s->xid >= UINT32_MAX / 2)
 		s->xid = 1;
-	return s->xid;
+	return s->xid * 2 + s->tag;
 }
 
 uint32_t stream_request_id(struct stream *s)

@@ -17,7 +17,7 @@ int stream_op(struct stream *s, const struct wop *op);
 int stream_request(struct stream *s, enum frame_type type, const struct buf *payload);
 /* Bytes of bulk work that may be put now without delaying live records (credit, socket, bwlimit). 0: wait. */
 size_t stream_room(const struct stream *s);
-/* A new transfer id, never 0. */
+/* A new transfer id, never 0. Its lowest bit is the tag set by stream_tag. */
 uint32_t stream_xid(struct stream *s);
 /* The seed for keyed block sums of this session. */
 const uint8_t *stream_key(const struct stream *s);
@@ -51,7 +51,7 @@ int stream_ack(struct stream *s, uint64_t received);
 void stream_rtt(struct stream *s, uint64_t ns);
 /* Milliseconds until the bandwidth limit allows more, 0 when it does not hold anything back. */
 int stream_delay(const struct stream *s);
-/* Choose the lowest bit of request ids made from now on, so that replies find their asker: 0 or 1. */
+/* Choose the lowest bit of request and transfer ids made from now on, so that replies find their asker: 0 or 1. */
 void stream_tag(struct stream *s, unsigned tag);
 /* A place in the stream, to go back to. */
 struct stream_mark {

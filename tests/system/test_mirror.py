@@ -487,3 +487,14 @@ def test_latency(pair):
         wait_until(lambda d=data, n=i: (pair.copy / f"f{n}").read_bytes() == d, "the file", 10, step=0.0005)
         took.append(os.times().elapsed - began)
     assert sorted(took)[15] < 0.1, took  # a promise of 5 ms, measured by the benchmark; here only: nothing polls
+
+
+def test_a_directory_that_the_standby_refuses_is_an_error(pair_with):
+    pair = pair_with(module={"exclude": "refused"})
+    (pair.dir / "refused").mkdir()
+    (pair.dir / "other").write_text("x")
+    pair.source.wait_error("refused")
+    wait_until((pair.copy / "other").exists, "the other file")
+    assert not (pair.copy / "refused").exists()
+    (pair.dir / "refused").rmdir()
+    pair.same()
