@@ -169,6 +169,7 @@ static int on_synced(struct session *s, struct buf *b)
 	if (r < 0 || token != s->sync.token || !s->sync.pending)
 		return r;
 	s->sync.pending = false;
+	s->sync.durable = s->sync.bytes;
 	if (bulk_outstanding(s->bulk, out) != 0 && out[0] <= covers)
 		covers = out[0] - 1;
 	pthread_mutex_lock(&s->view->lock);

@@ -172,6 +172,7 @@ static int put_token(struct session *s, enum frame_type type, uint64_t token)
 static int do_sync(struct session *s)
 {
 	uint64_t now = clock_mono(), first;
+	struct stream_stats st;
 	struct sender_pos pos;
 	bool asked;
 	int r;
@@ -179,6 +180,7 @@ static int do_sync(struct session *s)
 	pthread_mutex_lock(&s->view->lock);
 	asked = s->view->sync;
 	pthread_mutex_unlock(&s->view->lock);
+	asked |= s->verify != NULL && vrun_wants_sync(s->verify);
 	if (s->sync.pending || !s->sync.dirty || (!asked && now - s->sync.dirty_ns < SYNC_NS))
 		return 0;
 	pthread_mutex_lock(&s->view->lock);
@@ -190,6 +192,8 @@ static int do_sync(struct session *s)
 	sender_pos(s->sender, &pos);
 	first = sender_outstanding(s->sender);
 	s->sync.covers = first != 0 && first <= pos.seq ? first - 1 : pos.seq;
+	stream_stats(s->stream, &st);
+	s->sync.bytes = st.sent;
 	s->sync.whole = !bulk_is_full(s->bulk);
 	s->sync.pending = true;
 	s->sync.dirty = false;
@@ -285,6 +289,8 @@ static int do_asked(struct session *s, bool *paused)
 	if (job != NULL) {
 		if (r == 0)
 			r = vrun_new(&s->verify, job, s->env->to->url, &ce);
+		if (r == 0 && (vjob_flags(job) & CMP_REPORT) == 0)
+			failures_hurry(s->failures);
 		if (r < 0)
 			vjob_done(job, s->env->to->url, 0, 0, err_text(r));
 		vjob_unref(job);
@@ -319,15 +325,20 @@ static int flush(struct session *s)
 
 static int verify_step(struct session *s)
 {
+	struct vrun_seen seen = {.head = atomic_load(&jreader_head(s->reader)->committed_seq), .durable = s->sync.durable};
+	struct stream_stats st;
 	struct sender_pos pos;
-	uint64_t applied;
 	int r;
 
 	if (s->verify == NULL || stream_room(s->stream) == 0)
 		return 0;
 	sender_pos(s->sender, &pos);
-	applied = s->ack.applied >= pos.seq && stream_idle(s->stream) ? pos.seq : s->ack.applied;
-	r = vrun_step(s->verify, applied, atomic_load(&jreader_head(s->reader)->committed_seq));
+	stream_stats(s->stream, &st);
+	seen.applied = s->ack.applied >= pos.seq && stream_idle(s->stream) ? pos.seq : s->ack.applied;
+	seen.sent = st.sent + stream_batched(s->stream);
+	seen.failed = failures_parked(s->failures);
+	seen.trying = bulk_comparing(s->bulk) || failures_count(s->failures) > seen.failed || failures_timeout(s->failures) == 0;
+	r = vrun_step(s->verify, &seen);
 	if (r == 2)
 		verify_end(s, NULL);
 	return r == 2 ? 1 : r;

@@ -58,6 +58,7 @@ struct session {
 		bool pending, dirty;    /* dirty: something was sent since the last one */
 		uint64_t dirty_ns;      /* since when */
 		uint64_t covers;        /* position that the pending one makes durable */
+		uint64_t bytes, durable; /* of the stream: before the pending one; before the last SYNCED */
 		bool whole;             /* no full comparison was under way when it was sent */
 	} sync;
 	struct { /* batches not yet applied */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause
  * Verification (verify.h). A run has two looks: the first compares everything; what differs may only be on its way, so once
  * the stream has settled those paths are compared again, and what differs still is reported. A repair needs one look: it counts
- * what it changes. */
+ * what it changes, and is done when that is durable on the standby and no part of it was refused there. */
 #include "config.h"
 #include <errno.h>
 #include <pthread.h>
@@ -46,6 +46,7 @@ struct vrun {
 	size_t ndoubtful;
 	uint64_t differences, failed;
 	uint64_t mark;         /* record that must be applied before the next look */
+	uint64_t place;        /* a repair: bytes of the stream that hold all it put */
 	bool starved;
 	char error[256];
 };
@@ -325,14 +326,26 @@ static int finish(struct vrun *v)
 	return 2;
 }
 
-int vrun_step(struct vrun *v, uint64_t applied, uint64_t head)
+/* Say whether all that a repair put into the stream is durable, and nothing of it failed without having been tried again. */
+static bool repaired(struct vrun *v, const struct vrun_seen *seen)
 {
-	bool settled = applied >= v->mark;
+	if (seen->durable < v->place || seen->trying)
+		return false;
+	if (seen->failed != 0 && v->error[0] == '\0')
+		snprintf(v->error, sizeof v->error, "%zu paths failed, see tandemctl status", seen->failed);
+	return true;
+}
+
+int vrun_step(struct vrun *v, const struct vrun_seen *seen)
+{
+	bool settled = seen->applied >= v->mark;
 	int r;
 
 	if (vjob_cancelled(v->job) && reporting(v))
 		return finish(v);
 	if (compare_busy(v->c)) {
+		if (v->look == LOOK_FINISH) /* the standby refused something: it is compared once more */
+			v->look = LOOK_FIRST;
 		if (v->starved)
 			return 0;
 		stream_tag(v->stream, 1);
@@ -343,7 +356,8 @@ int vrun_step(struct vrun *v, uint64_t applied, uint64_t head)
 	switch (v->look) {
 	case LOOK_FIRST:
 		v->look = reporting(v) && v->ndoubtful != 0 ? LOOK_SETTLE : LOOK_FINISH;
-		v->mark = head;
+		v->mark = seen->head;
+		v->place = seen->sent;
 		return 1;
 	case LOOK_SETTLE:
 		return settled ? second_look(v) : 0;
@@ -352,9 +366,14 @@ int vrun_step(struct vrun *v, uint64_t applied, uint64_t head)
 		v->mark = 0;
 		return 1;
 	case LOOK_FINISH:
-		return settled ? finish(v) : 0;
+		return settled && (reporting(v) || repaired(v, seen)) ? finish(v) : 0;
 	case LOOK_OVER:
 		break;
 	}
 	return 2;
+}
+
+bool vrun_wants_sync(const struct vrun *v)
+{
+	return v->look == LOOK_FINISH && !reporting(v);
 }

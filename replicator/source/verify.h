@@ -35,9 +35,18 @@ struct vrun;
 int vrun_new(struct vrun **out, struct vjob *j, const char *target, const struct compare_env *env);
 /* Free; tells the job that it was cut short (error) if it was not done. */
 void vrun_free(struct vrun *v, const char *error);
-/* Do a piece. applied: the last record the standby has with everything before; head: the journal's last. Returns 1: did something; 0: waits; 2: done;
- * or an error. */
-int vrun_step(struct vrun *v, uint64_t applied, uint64_t head);
+/* What a run sees of its connection. */
+struct vrun_seen {
+	uint64_t applied;       /* the last record the standby has with everything before */
+	uint64_t head;          /* the journal's last */
+	uint64_t sent, durable; /* bytes put into the stream; how many of them are on the standby's disk */
+	bool trying;            /* something failed and is compared once more, or another comparison is under way */
+	size_t failed;          /* paths that failed, and failed again */
+};
+/* Do a piece. Returns 1: did something; 0: waits; 2: done; or an error. */
+int vrun_step(struct vrun *v, const struct vrun_seen *seen);
+/* Say whether it waits until what it put into the stream is durable. */
+bool vrun_wants_sync(const struct vrun *v);
 struct compare *vrun_compare(struct vrun *v);
 
 #endif

@@ -130,6 +130,23 @@ def test_verify_repairs(pair):
     assert pair.source.ctl("verify", "m").returncode == 0
 
 
+def test_verify_repair_returns_when_it_is_repaired(pair_with, net):
+    pair = pair_with(proxy=net)
+    prepare(pair)
+    net.proxy.delay = 0.3
+    r = pair.source.ctl("verify", "m", "--repair")
+    tree.assert_same(pair.dir, pair.copy)
+    assert r.returncode == 0, r.stdout + r.stderr
+
+
+def test_verify_repair_tells_what_it_could_not_repair(pair_with):
+    pair = pair_with(module={"exclude": "later"})
+    (pair.dir / "later").mkdir()
+    pair.source.wait_error("later")
+    r = pair.source.ctl("verify", "m", "--repair")
+    assert r.returncode == 2 and "later" in r.stdout + r.stderr, r.stdout + r.stderr
+
+
 def test_verify_checksum_finds_what_times_hide(pair):
     (pair.dir / "file").write_text("original")
     pair.source.wait()
