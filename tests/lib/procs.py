@@ -12,6 +12,8 @@
 Programs come from TANDEM_PREFIX (an installation) or from the build tree (TANDEM_BUILD, default the top of the sources).
 All processes have the site's directory in their arguments; that is how they are found again and how nothing is left over.
 """
+import atexit
+import functools
 import json
 import os
 import pathlib
@@ -20,6 +22,7 @@ import re
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import tempfile
 import time
@@ -27,9 +30,25 @@ import time
 from lib import tree
 from lib.wait import SLOW, wait_until
 
+PROGRAMS = ("tandemfs", "tandem-replicator", "tandemd", "tandemctl")
 TOP = pathlib.Path(__file__).resolve().parents[2]
 USER, PASSWORD = "rsync_backup", "correct-horse-battery"
 SANITIZER = re.compile(r"ERROR: (Address|Leak)Sanitizer|WARNING: ThreadSanitizer|runtime error: |SUMMARY: \w+Sanitizer")
+
+
+@functools.cache
+def open_to_all(place):
+    """Return the directory itself, or a copy of our programs in it if other users cannot get there (a checkout below a private home)."""
+    place = os.path.realpath(place)
+    parents = [place, *map(str, pathlib.Path(place).parents)]
+    if all(os.stat(p).st_mode & stat.S_IXOTH for p in parents):
+        return place
+    copy = tempfile.mkdtemp(prefix="tandem-programs-")
+    atexit.register(shutil.rmtree, copy, ignore_errors=True)
+    os.chmod(copy, 0o755)
+    for name in filter(lambda n: os.access(f"{place}/{n}", os.X_OK), PROGRAMS):
+        shutil.copy(f"{place}/{name}", copy)
+    return copy
 
 
 def program(name):
@@ -41,7 +60,7 @@ def program(name):
         places = [os.environ.get("TANDEM_BUILD", TOP), TOP / "build"]
     for place in places:
         if os.access(f"{place}/{name}", os.X_OK):
-            return f"{place}/{name}"
+            return f"{open_to_all(place)}/{name}"
     raise FileNotFoundError(f"{name} is not in {', '.join(map(str, places))}: build it, or set TANDEM_PREFIX or TANDEM_BUILD")
 
 
