@@ -92,14 +92,19 @@ static int op_resume(struct replicator *r, int fd, const json_t *request)
 
 /* --- wait --- */
 
-static bool all_have(struct replicator *r, uint64_t seq, char *why, size_t size)
+/* Say whether every target has seq; those that have not are asked to hurry, and why names the first of them. */
+static bool all_have_locked(struct replicator *r, uint64_t seq, char *why, size_t size)
 {
+	bool all = true;
 	int i;
 
-	for (i = 0; i < r->ntargets; i++)
-		if (!target_has(r->targets[i], seq, why, size))
-			return false;
-	return true;
+	for (i = 0; i < r->ntargets; i++) {
+		if (target_has(r->targets[i], seq, why, all ? size : 0))
+			continue;
+		target_sync(r->targets[i]);
+		all = false;
+	}
+	return all;
 }
 
 static void deadline(struct timespec *ts, uint64_t ns)
@@ -110,28 +115,38 @@ static void deadline(struct timespec *ts, uint64_t ns)
 	ts->tv_nsec = (long)(ns % NS_PER_S);
 }
 
+/* Wait until every target has seq. Returns 0, E_TIMEOUT when it took longer than limit (seconds, 0: no limit), or E_CLOSED. */
+static int await(struct replicator *r, int fd, uint64_t seq, double limit, char *why, size_t size)
+{
+	uint64_t look = limit > 0 && limit < 0.5 ? (uint64_t)(limit * (double)NS_PER_S) : LOOK_MS * NS_PER_MS, begin = clock_mono();
+	struct timespec ts;
+	int ret = 0;
+
+	pthread_mutex_lock(&r->lock); /* until the wait begins: what changes after the look must find us waiting */
+	while (!all_have_locked(r, seq, why, size)) {
+		if (limit > 0 && (double)(clock_mono() - begin) > limit * (double)NS_PER_S)
+			ret = E_TIMEOUT;
+		else if (client_gone(fd))
+			ret = E_CLOSED;
+		if (ret < 0)
+			break;
+		deadline(&ts, look);
+		pthread_cond_timedwait(&r->changed, &r->lock, &ts);
+	}
+	pthread_mutex_unlock(&r->lock);
+	return ret;
+}
+
 static int op_wait(struct replicator *r, int fd, const json_t *request)
 {
-	uint64_t seq = (uint64_t)json_integer_value(json_object_get(request, "seq")), begin = clock_mono();
+	uint64_t seq = (uint64_t)json_integer_value(json_object_get(request, "seq"));
 	double timeout = json_number_value(json_object_get(request, "timeout"));
 	char why[1024] = "";
-	struct timespec ts;
-	int i;
+	int ret = await(r, fd, seq, timeout, why, sizeof why);
 
-	while (!all_have(r, seq, why, sizeof why)) {
-		if (timeout > 0 && (double)(clock_mono() - begin) > timeout * (double)NS_PER_S)
-			return reply_error(fd, why);
-		if (client_gone(fd))
-			return E_CLOSED;
-		for (i = 0; i < r->ntargets; i++)
-			if (!target_has(r->targets[i], seq, why, sizeof why))
-				target_sync(r->targets[i]);
-		deadline(&ts, timeout > 0 && timeout < 0.5 ? (uint64_t)(timeout * (double)NS_PER_S) : LOOK_MS * NS_PER_MS);
-		pthread_mutex_lock(&r->lock);
-		pthread_cond_timedwait(&r->changed, &r->lock, &ts);
-		pthread_mutex_unlock(&r->lock);
-	}
-	return reply_ok(fd);
+	if (ret == E_TIMEOUT)
+		return reply_error(fd, why);
+	return ret < 0 ? ret : reply_ok(fd);
 }
 
 /* --- verify, resync --- */

@@ -301,10 +301,14 @@ void target_pause(struct target *t, bool on)
 
 void target_sync(struct target *t)
 {
+	bool asked;
+
 	pthread_mutex_lock(&t->view.lock);
+	asked = t->view.sync;
 	t->view.sync = true;
 	pthread_mutex_unlock(&t->view.lock);
-	wake(t);
+	if (!asked) /* else it knows, and telling it again at its every move would keep both busy */
+		wake(t);
 }
 
 void target_resync(struct target *t, bool allow)
