@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "fs/identity.h"
@@ -88,11 +89,12 @@ static int take_lock(const struct mirror *m, struct bedrock *b)
 	    pid[0] ? pid : "unknown", m->state_dir, m->name);
 }
 
+/* Asked by statfs, since the kernel may have kept the attributes that stat wants. */
 static bool is_dead(const char *path)
 {
-	struct stat st;
+	struct statfs sf;
 
-	return stat(path, &st) < 0 && errno == ENOTCONN;
+	return statfs(path, &sf) < 0 && errno == ENOTCONN;
 }
 
 static bool has_submounts(const char *path)

@@ -12,6 +12,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <sys/vfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -22,11 +23,12 @@
 #define MOVE_MOUNT_BENEATH 0x200
 #endif
 
+/* Asked by statfs, since the kernel may have kept the attributes that stat wants. */
 static bool is_dead(const char *path)
 {
-	struct stat st;
+	struct statfs sf;
 
-	return stat(path, &st) < 0 && errno == ENOTCONN;
+	return statfs(path, &sf) < 0 && errno == ENOTCONN;
 }
 
 static int set(int ctx, const char *key, const char *value)

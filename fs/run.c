@@ -116,7 +116,6 @@ static struct tfs *tfs_new(const struct mirror *m, int rootfd, int statefd)
 	fs->exclusive = !m->shared_source;
 	recognise(fs);
 	fs->privileged = geteuid() == 0;
-	fs->supervisor = getppid();
 	fs->entry_timeout = fs->attr_timeout = fs->exclusive ? LONG_TIME : 1.0;
 	if (pthread_key_create(&fs->worker_key, worker_free) != 0) {
 		free(fs);

@@ -357,9 +357,6 @@ void session_stop(struct tfs *fs)
 {
 	if (!fs->se)
 		return;
-	/* the supervisor unmounts; without one it is up to us */
-	if (getppid() != fs->supervisor && unmount_is_ours(fs->mirror->mountpoint))
-		unmount_path(fs->mirror->mountpoint, true);
 	if (!fs->privileged)
 		fuse_session_unmount(fs->se);
 	fuse_session_destroy(fs->se);

@@ -66,9 +66,10 @@ static double now(void)
 
 /* --- children ------------------------------------------------------------------------------------ */
 
-static void child_begin(struct supervisor *s)
+/* The mount dies with us and stays, dead: were it taken away, programs would go on in the directory below, unseen. */
+static void child_begin(struct supervisor *s, int deathsig)
 {
-	prctl(PR_SET_PDEATHSIG, SIGTERM);
+	prctl(PR_SET_PDEATHSIG, deathsig);
 	sigprocmask(SIG_SETMASK, &s->old, NULL);
 }
 
@@ -82,7 +83,7 @@ static void start_worker(struct supervisor *s)
 		log_warn("pipe: %s", strerror(errno));
 	s->worker.pid = fork();
 	if (s->worker.pid == 0) {
-		child_begin(s);
+		child_begin(s, SIGKILL);
 		if (getppid() != parent)
 			_exit(1);
 		exit(worker_run(m, s->b->rootfd, s->b->statefd, p[1]));
@@ -107,7 +108,7 @@ static void start_replicator(struct supervisor *s)
 	s->replicator.next = 0; /* when stopping, it says that SIGTERM was sent */
 	s->replicator.pid = fork();
 	if (s->replicator.pid == 0) {
-		child_begin(s);
+		child_begin(s, SIGTERM);
 		if (getppid() == parent)
 			spawn_replicator(s->l);
 		_exit(127);

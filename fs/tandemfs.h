@@ -40,7 +40,6 @@ struct tfs {
 	bool want_uring;           /* ask for FUSE over io_uring */
 	bool uring;                /* requests come through io_uring */
 	char source_id[33];        /* hex */
-	pid_t supervisor;          /* our parent at the start */
 	pthread_key_t worker_key;  /* struct worker of a thread */
 	struct journal *journal;   /* has its own lock, the innermost */
 	struct inflight *inflight; /* has its own lock, a leaf */

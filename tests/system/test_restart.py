@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Everything may be stopped or killed at any time; what was written arrives."""
+"""Everything may be stopped or killed at any time; what was written arrives. TANDEM_KILLS=N runs N rounds of each kill under load."""
 import errno
 import os
 import time
@@ -7,8 +7,11 @@ import time
 import pytest
 
 from lib import tree
+from lib.procs import mounted
 from lib.wait import SLOW, wait_until
 from lib.workload import DEAD, Workload
+
+KILLS = range(int(os.environ.get("TANDEM_KILLS", "3")))
 
 
 def test_daemon_stopped_and_started(pair):
@@ -53,7 +56,7 @@ def test_restart_does_not_scan(pair):
     assert not pair.source.target().get("progress", {}).get("files", 0)
 
 
-@pytest.mark.parametrize("round_", range(3))
+@pytest.mark.parametrize("round_", KILLS)
 def test_kill_daemon_under_load(pair, round_):
     load = Workload(pair.dir, seed=100 + round_, ops=1500).start()
     for _ in range(3):
@@ -74,7 +77,7 @@ def test_kill_child_under_load(pair):
     pair.same()
 
 
-@pytest.mark.parametrize("round_", range(3))
+@pytest.mark.parametrize("round_", KILLS)
 def test_kill_replicator_under_load(pair, round_):
     load = Workload(pair.dir, seed=300 + round_, ops=1500).start()
     for _ in range(3):
@@ -85,7 +88,7 @@ def test_kill_replicator_under_load(pair, round_):
     pair.same()
 
 
-@pytest.mark.parametrize("round_", range(3))
+@pytest.mark.parametrize("round_", KILLS)
 def test_kill_mount_under_load(pair, round_):
     for number in range(2):
         load = Workload(pair.dir, seed=400 + 10 * round_ + number, ops=None, use_mmap=False, tolerate=DEAD).start()
@@ -108,6 +111,20 @@ def test_kill_worker_under_load(pair):
                 os.kill(pid, 9)
         wait_until(lambda n=mounts: pair.source.log().count("mounted on") > n, "a new mount", 10)
     load.stop().check()
+    pair.same()
+
+
+def test_killed_supervisor_leaves_a_dead_mount(pair):
+    """Were the mount taken away, applications would go on in the directory below, and nobody would hear of it."""
+    pair.source.kill9()
+    wait_until(lambda: not pair.source.mount_pids(), "the end of the worker")
+    assert mounted(pair.dir)
+    with pytest.raises(OSError) as e:
+        (pair.dir / "unseen").write_text("x")
+    assert e.value.errno in DEAD
+    pair.source.start()
+    wait_until(lambda: pair.source.log().count("mounted on") == 2, "a new mount")
+    (pair.dir / "seen").write_text("x")
     pair.same()
 
 
