@@ -18,10 +18,10 @@ void op_note(struct tfs *fs, struct worker *w, const struct inflight_entry *e, s
 	n = tree_path_locked(&fs->tree, p1, n1, w->path);
 	if (p2)
 		m = tree_path_locked(&fs->tree, p2, n2, w->path2);
+	x.seq = journal_seq(fs->journal); /* at which the paths are valid */
 	pthread_mutex_unlock(&fs->tree.lock);
 	if (n < 0 || m < 0)
 		return; /* no path leads there: nothing to recheck */
-	x.seq = journal_seq(fs->journal);
 	x.path = w->path;
 	x.path2 = p2 ? w->path2 : NULL;
 	inflight_op_set(fs->inflight, w->op, &x, (size_t)n, (size_t)m);

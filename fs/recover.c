@@ -28,6 +28,7 @@
 struct found {
 	struct inflight_entry e;
 	char *path, *path2; /* owned; carried forward */
+	bool recorded;      /* RENAME: by us */
 };
 
 /* A rename that an entry's paths have to be carried through. */
@@ -74,6 +75,7 @@ static void collect(void *arg, const struct inflight_entry *e)
 		rc->cap = cap;
 	}
 	f = &rc->v[rc->n];
+	f->recorded = false;
 	f->e = *e;
 	f->path = strdup(e->path);
 	f->path2 = strdup(e->path2 ? e->path2 : "");
@@ -242,18 +244,25 @@ static void record_rename(struct recovery *rc, const struct found *f)
 	journal_append(rc->fs->journal, &r);
 }
 
+/* One of an ancestor hides those below it from rename_done until it is recorded: again until none is found. */
 static void record_renames(struct recovery *rc)
 {
-	for (size_t k = 0; k < rc->n; k++) {
-		struct found *f = &rc->v[k];
+	bool found;
 
-		if (f->e.type != JT_RENAME || !rename_done(rc, f))
-			continue;
-		record_rename(rc, f);
-		add_move(rc, UINT64_MAX, f->e.rflags, f->path, f->path2);
-		if (rc->nmoves)
-			carry(rc, &rc->moves[rc->nmoves - 1], f);
-	}
+	do {
+		found = false;
+		for (size_t k = 0; k < rc->n && !rc->all; k++) {
+			struct found *f = &rc->v[k];
+
+			if (f->e.type != JT_RENAME || f->recorded || !rename_done(rc, f))
+				continue;
+			record_rename(rc, f);
+			f->recorded = found = true;
+			add_move(rc, UINT64_MAX, f->e.rflags, f->path, f->path2);
+			if (!rc->all)
+				carry(rc, &rc->moves[rc->nmoves - 1], f);
+		}
+	} while (found);
 }
 
 static void recheck_parent(struct tfs *fs, const char *path)
@@ -274,9 +283,9 @@ static void recheck_found(struct recovery *rc)
 		uint16_t flags = JF_RECOVERY;
 
 		if (f->e.cut) {
-			recheck(fs, f->path, 0, JF_RECOVERY | JF_RECURSIVE);
+			recheck(fs, f->path, 0, JF_RECOVERY | JF_RECURSIVE | JF_CHECKSUM);
 			if (f->path2[0])
-				recheck(fs, f->path2, 0, JF_RECOVERY | JF_RECURSIVE);
+				recheck(fs, f->path2, 0, JF_RECOVERY | JF_RECURSIVE | JF_CHECKSUM);
 			continue;
 		}
 		if (f->e.type == JT_CONTENT)
