@@ -181,6 +181,15 @@ static int do_rmdir(struct apply *a, const struct jrec *r)
 	return 0;
 }
 
+/* rename(2) does nothing where both names are one file. At the source they were two, and the old name is gone. */
+static int drop_left(const struct place *from, const struct stat *moved)
+{
+	struct stat st;
+	if (node_stat(from->dir->fd, from->base, &st) || st.st_dev != moved->st_dev || st.st_ino != moved->st_ino)
+		return 0;
+	return unlinkat(from->dir->fd, from->base, 0) ? -errno : 0;
+}
+
 static int do_rename(struct apply *a, const struct jrec *r)
 {
 	struct place from, to;
@@ -203,9 +212,9 @@ static int do_rename(struct apply *a, const struct jrec *r)
 		return err;
 	dirs_keep(from.dir, r->pm);
 	dirs_keep(to.dir, r->pm2);
-	if (renameat2(from.dir->fd, from.base, to.dir->fd, to.base, flags) == 0)
-		return 0;
-	return errno == EEXIST ? WR_TYPE : -errno;
+	if (renameat2(from.dir->fd, from.base, to.dir->fd, to.base, flags))
+		return errno == EEXIST ? WR_TYPE : -errno;
+	return exchange || st.st_nlink < 2 ? 0 : drop_left(&from, &st);
 }
 
 static int do_setattr(struct apply *a, const struct jrec *r)

@@ -320,7 +320,7 @@ int bulk_recheck_entry(struct bulk *b, uint64_t seq, const char *path, unsigned 
 	parent = strndup(path, path_parent_len(path));
 	if (parent == NULL)
 		return -ENOMEM;
-	r = bulk_recheck(b, seq, parent, 0);
+	r = bulk_recheck(b, seq, parent, CMP_SELF);
 	free(parent);
 	return r;
 }
@@ -513,15 +513,18 @@ int bulk_step(struct bulk *b)
 
 void bulk_settle(struct bulk *b)
 {
+	bool held;
+
 	if (compare_busy(b->compare))
 		return;
 	failures_settle(b->env.failures);
 	if (failures_count(b->env.failures) != 0)
 		return;
-	if (b->nrechecks != 0 || b->full)
+	held = compare_held(b->compare); /* it is not done: a later connection compares everything, and asks again */
+	if (b->nrechecks != 0 || b->full != held)
 		b->moved = true;
 	b->nrechecks = 0;
-	b->full = false;
+	b->full = held;
 }
 
 static int by_value(const void *a, const void *b)
@@ -579,7 +582,7 @@ int bulk_fail_path(struct bulk *b, const struct wfail *f, const char *path)
 	snprintf(why, sizeof why, "%s: %s", wrefuse_text(f->code), f->text);
 	if (!failures_add(b->env.failures, path, why, false))
 		return 0;
-	return bulk_recheck_entry(b, f->seq, path, f->xid != 0 ? CMP_CHECKSUM : CMP_RECURSIVE);
+	return bulk_recheck_entry(b, f->seq, path, (f->xid != 0 ? CMP_CHECKSUM : CMP_RECURSIVE) | (f->seq != 0 ? CMP_ALLOW : 0));
 }
 
 void bulk_fail_compare(struct bulk *b, const struct wfail *f)

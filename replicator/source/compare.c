@@ -203,10 +203,11 @@ int compare_add(struct compare *c, const char *path, unsigned flags)
 	if (swallowed(c, path, flags))
 		return 0;
 	struct cjob *j = queue_find(c, path);
+	unsigned self = j ? j->flags & flags & CMP_SELF : 0;
 	if (j && (j->flags & CMP_REPORT) == (flags & CMP_REPORT)) {
-		j->flags |= flags;
-	} else if (j) {
-		j->flags = (j->flags | flags) & ~(unsigned)CMP_REPORT; /* a repair reports as well */
+		j->flags = ((j->flags | flags) & ~(unsigned)CMP_SELF) | self;
+	} else if (j) { /* a repair reports as well */
+		j->flags = ((j->flags | flags) & ~(unsigned)(CMP_REPORT | CMP_SELF)) | self;
 	} else {
 		j = job_new(path, flags);
 		if (!j)
@@ -336,6 +337,11 @@ void compare_fail(struct compare *c, const struct wfail *f)
 		compare_path_failed(c, path, -ENOMEM, "no memory to schedule it again");
 }
 
+bool compare_held(const struct compare *c)
+{
+	return !TAILQ_EMPTY(&c->held);
+}
+
 bool compare_busy(const struct compare *c)
 {
 	return c->nqueued || !TAILQ_EMPTY(&c->jobs);
@@ -387,9 +393,9 @@ static int job_start(struct compare *c)
 			break;
 	if (!j)
 		return 0;
+	bool single = *j->path || j->flags & CMP_SELF;
 	struct cnode *n = node_new(c, j, NULL, j->path,
-				   (*j->path ? NF_SINGLE : 0) |
-				       (!*j->path && !(j->flags & CMP_RECURSIVE) ? NF_SHALLOW : 0));
+				   single ? NF_SINGLE : j->flags & CMP_RECURSIVE ? 0 : NF_SHALLOW);
 	if (!n)
 		return -ENOMEM;
 	RB_REMOVE(cqueue, &c->queue, j);

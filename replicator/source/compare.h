@@ -12,7 +12,9 @@ struct compare;
 enum compare_flags {
 	CMP_RECURSIVE = 1, /* the tree below */
 	CMP_CHECKSUM = 2,  /* compare bytes also where size and mtime are equal */
-	CMP_REPORT = 4	   /* change nothing, report only */
+	CMP_REPORT = 4,	   /* change nothing, report only */
+	CMP_ALLOW = 8,	   /* what is only on the standby may go without the guard: the journal or the operator said so */
+	CMP_SELF = 16	   /* of a directory its own attributes alone */
 };
 
 struct compare_progress {
@@ -57,6 +59,8 @@ int compare_sumset(struct compare *c, struct buf *payload);
 /* A FAIL for an operation of this comparison arrived (its record is 0): its path is compared again, a few times a minute at most, then
  * it is reported. */
 void compare_fail(struct compare *c, const struct wfail *f);
+/* Say whether the guard holds deletions back. */
+bool compare_held(const struct compare *c);
 /* Say whether anything is scheduled or under way. */
 bool compare_busy(const struct compare *c);
 /* The operator allows the deletions that the guard held back. */

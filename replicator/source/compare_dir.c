@@ -190,7 +190,7 @@ static int dir_attrs(struct compare *c, struct cnode *n)
 	}
 	uint64_t digest = c->xattrs.len ? xattrs_digest(c->xattrs.data, c->xattrs.len) : 0;
 	uint32_t valid = JV_MODE | JV_UID | JV_GID | JV_MTIME;
-	bool xdiff = digest != 0 || (n->parent && n->parent->xdigest);
+	bool xdiff = true; /* a new one may have inherited an ACL on the standby, where directories above get theirs later */
 	if (!(n->flags & NF_FRESH)) {
 		valid = entry_attr_diff(c, &st, &n->old);
 		xdiff = !err && digest != n->xdigest;
@@ -291,7 +291,6 @@ static int single_open(struct compare *c, struct cnode *n)
 	const char *base = NULL;
 	struct stat st;
 	n->job->seen++;
-	n->xdigest = 1; /* the parent's attributes are not known: new entries get theirs in any case */
 	c->scan.fd = path_open_parent(c->env.rootfd, n->path, &base);
 	if (c->scan.fd < 0 && c->scan.fd != -ENOENT && c->scan.fd != -ENOTDIR && c->scan.fd != -ELOOP) {
 		compare_path_failed(c, n->path, c->scan.fd, "its directory cannot be opened");

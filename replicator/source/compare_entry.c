@@ -77,7 +77,7 @@ static int entry_dir(struct compare *c, struct celt *el)
 		if (err)
 			return err;
 		flags = NF_FRESH;
-	} else if (n->flags & NF_SHALLOW) {
+	} else if (n->flags & NF_SHALLOW || j->flags & CMP_SELF) {
 		uint32_t valid = entry_attr_diff(c, &el->st, &el->e.attr);
 		bool x = xattrs_differ(c, el);
 		if (valid || x)

@@ -74,7 +74,8 @@ int op_special(struct compare *c, const struct celt *el, const struct jtime *pm)
 	bool any = !err && c->xattrs.len && xattrs_digest(c->xattrs.data, c->xattrs.len) != 0;
 	if (err && err != -ENOENT)
 		compare_path_failed(c, el->path, err, "its extended attributes cannot be read");
-	return any || (!err && el->node->xdigest) ? op_xattrs(c, el->path) : 0;
+	/* what is new may have inherited an ACL on the standby */
+	return any || (!err && !S_ISLNK(el->st.st_mode)) ? op_xattrs(c, el->path) : 0;
 }
 
 int op_link(struct compare *c, const char *path, const char *path2, ino_t ino, const struct jtime *pm)

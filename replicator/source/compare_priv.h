@@ -28,8 +28,6 @@
 #define CMP_PENDING_MAX	 (16u << 20)  /* bytes of names whose deletion waits for the guard */
 #define CMP_QUEUE_MAX	 100000	      /* paths scheduled; beyond it everything is compared instead */
 
-#define CMP_ALLOW 0x100u /* internal flag of a job: the operator allowed its deletions */
-
 /* Deletions that wait until the comparison knows how many entries there are. */
 struct cpending {
 	char *names; /* paths, each with its NUL, in the order found */

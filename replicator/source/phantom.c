@@ -5,14 +5,14 @@
  *   content skipped (phantoms_hollow)    REAL -> HOLLOW, or NONE when its CREATE was held back too (phantoms_skip)
  *   RENAME over a name that is occupied  NONE, HOLLOW -> STANDIN   (HOLLOW: its old name is removed)
  *   RENAME to a free name                HOLLOW -> NONE            (the same), NONE -> NONE
- *   any further RENAME                   STANDIN: sent, moves the stand-in; over another name of the stand-in's inode (where
- *                                        rename(2) does nothing) the old name is removed instead
+ *   any further RENAME                   STANDIN: sent, moves the stand-in
  *   last UNLINK, or being replaced       -> REAL (forgotten); sent unless NONE
  *
  * An exchange of a NONE or HOLLOW one with another inode becomes the plain rename of the other; a HOLLOW inode that has several names
  * stays HOLLOW, and its records are sent as they are.
  *
- * A name is occupied unless the inode that held it was itself NONE. */
+ * A name is occupied unless the inode that held it was itself NONE. What is moved may already have the new name too, on the standby
+ * alone, where a file stood in: the module then removes the old name. */
 #include "config.h"
 #include <errno.h>
 #include <stdlib.h>
@@ -24,7 +24,6 @@ struct phantom {
 	uint64_t ino;
 	uint64_t seq; /* record whose content was skipped, 0: none was */
 	bool linked;  /* HOLLOW, with several names */
-	uint64_t standin; /* STANDIN: the inode whose file stands there */
 	enum phantom_state state;
 };
 
@@ -146,7 +145,6 @@ static int decide_exchange(struct phantoms *p, const struct wrec *e)
 static int decide_rename(struct phantoms *p, const struct wrec *e)
 {
 	enum phantom_state moved = phantoms_state(p, e->ino), replaced = phantoms_state(p, e->ino2);
-	uint64_t there = replaced == PS_STANDIN ? find(p, e->ino2)->standin : e->ino2;
 	bool occupied = e->ino2 != 0 && replaced != PS_NONE;
 	int r;
 
@@ -154,14 +152,11 @@ static int decide_rename(struct phantoms *p, const struct wrec *e)
 		return decide_exchange(p, e);
 	if (e->ino2 != 0 && e->nlink == 0)
 		forget(p, e->ino2);
-	if (moved == PS_REAL || (moved == PS_HOLLOW && find(p, e->ino)->linked))
+	if (moved == PS_REAL || moved == PS_STANDIN || (moved == PS_HOLLOW && find(p, e->ino)->linked))
 		return PA_SEND;
-	if (moved == PS_STANDIN)
-		return occupied && find(p, e->ino)->standin == there ? PA_UNLINK : PA_SEND;
 	r = set(p, e->ino, e->seq, occupied ? PS_STANDIN : PS_NONE);
 	if (r < 0)
 		return r;
-	find(p, e->ino)->standin = there;
 	return moved == PS_HOLLOW ? PA_UNLINK : PA_DROP;
 }
 

@@ -105,7 +105,7 @@ static unsigned flags_of(const struct jrec *rec)
 {
 	if (rec->type == JT_RECHECK)
 		return (rec->flags & JF_RECURSIVE ? CMP_RECURSIVE : 0) | (rec->flags & JF_CHECKSUM ? CMP_CHECKSUM : 0);
-	return rec->type == JT_RENAME && (rec->flags & (JF_DIR | JF_EXCHANGE)) ? CMP_RECURSIVE : 0;
+	return CMP_ALLOW | (rec->type == JT_RENAME && (rec->flags & (JF_DIR | JF_EXCHANGE)) ? CMP_RECURSIVE : 0);
 }
 
 static int compare_paths(struct session *s, const struct jrec *rec, uint64_t seq)

@@ -387,14 +387,23 @@ struct held {
 	int32_t create;
 };
 
+/* The CREATE after all. It comes late: its directory's time was owed at its place and may be newer by now. */
 static int send_held(void *arg)
 {
 	struct held *h = arg;
+	struct jrec rec;
+	int r;
 
 	if (h->create < 0 || h->s->created == h->create)
 		return 0;
 	h->s->created = h->create;
-	return put_record(h->s, (size_t)h->create);
+	r = window_decode(h->s->w, (size_t)h->create, &rec);
+	if (r < 0)
+		return r;
+	rec.pm = (struct jtime){0};
+	r = put_made(h->s, &rec);
+	jrec_release(&rec);
+	return r;
 }
 
 /* The file is nowhere, and no record says why: a rename or an unlink may be done below and be on its way to the journal. Look again soon; if

@@ -696,6 +696,55 @@ START_TEST(a_directory_one_level)
 }
 END_TEST
 
+START_TEST(a_directory_by_itself)
+{
+	struct pair p;
+	pair_open(&p);
+	mkdirat(p.src, "d", 0711);
+	mkdirat(p.src, "d/new", 0755);
+	old_times(p.src, "d");
+	mkdirat(p.dst, "d", 0755);
+	compare(&p, "d", CMP_SELF);
+	ck_assert_int_eq(faccessat(p.dst, "d/new", F_OK, 0), -1);
+	struct stat st;
+	fstatat(p.dst, "d", &st, 0);
+	ck_assert_int_eq(st.st_mode & 07777, 0711);
+	ck_assert_int_eq(st.st_mtim.tv_sec, 1000000000);
+	ck_assert_int_eq(compare_add(p.c, "d", CMP_SELF), 0);
+	compare(&p, "d", 0);
+	ck_assert_int_eq(faccessat(p.dst, "d/new", F_OK, 0), 0);
+	compare(&p, "", CMP_SELF);
+	equal(&p);
+	pair_close(&p);
+}
+END_TEST
+
+/* Directories get their own attributes last: until then what is made below them inherits what the standby has. */
+START_TEST(nothing_is_inherited_from_the_standby)
+{
+	static const uint8_t acl[] = {2, 0, 0, 0, 1, 0, 7, 0, 255, 255, 255, 255, 2, 0, 3, 0, 1, 0, 0, 0, 4, 0, 5, 0, 255, 255, 255, 255,
+	    16, 0, 7, 0, 255, 255, 255, 255, 32, 0, 5, 0, 255, 255, 255, 255};
+	struct pair p;
+	pair_open(&p);
+	mkdirat(p.src, "d", 0755);
+	mkdirat(p.src, "d/a", 0755);
+	mkdirat(p.src, "d/a/b", 0755);
+	mknodat(p.src, "d/a/b/fifo", S_IFIFO | 0644, 0);
+	write_text(p.src, "d/a/b/f", "f");
+	mkdirat(p.dst, "d", 0755);
+	int fd = openat(p.dst, "d", O_RDONLY);
+	if (fsetxattr(fd, "system.posix_acl_default", acl, sizeof(acl), 0) == 0) {
+		compare(&p, "d/a", CMP_RECURSIVE);
+		compare(&p, "d/a", CMP_RECURSIVE);
+		ck_assert_uint_eq(p.differs, 0);
+		compare(&p, "", CMP_RECURSIVE);
+		equal(&p);
+	}
+	close(fd);
+	pair_close(&p);
+}
+END_TEST
+
 START_TEST(a_failure_is_tried_again)
 {
 	struct pair p;
@@ -852,5 +901,5 @@ UNIT_MAIN("compare", first_copy_of_every_kind, report_changes_nothing, types_tha
 	  changed_blocks_of_a_large_file, growing_and_shrinking, insertion_is_found,
 	  checksum_finds_silent_damage, a_huge_hole_costs_nothing, holes_are_made_again,
 	  hard_links_made_and_broken, one_name_of_a_hard_link_alone, one_path_with_missing_parents,
-	  one_path_that_is_gone, a_directory_one_level, a_failure_is_tried_again, paths_merge,
+	  one_path_that_is_gone, a_directory_one_level, a_directory_by_itself, nothing_is_inherited_from_the_standby, a_failure_is_tried_again, paths_merge,
 	  many_directories_are_asked_for_ahead, stopped_in_the_middle, random_trees_converge)

@@ -148,4 +148,32 @@ START_TEST(a_file_with_two_names)
 }
 END_TEST
 
-UNIT_MAIN("module transfers", a_file_with_one_name, a_file_with_two_names)
+/* At the source they were two files, and rename(2) did something. */
+START_TEST(a_rename_over_another_name_of_the_same_file)
+{
+	struct rig r;
+	struct jrec rec;
+	struct stat st;
+	char path[400];
+	rig_init(&r, "");
+	rig_open(&r);
+	rig_simple(&r, JT_CREATE, "a", "");
+	rig_simple(&r, JT_LINK, "a", "b");
+	jrec_init(&rec, JT_RENAME);
+	rec.seq = 9;
+	rec.ino = 5;
+	rec.path = "a";
+	rec.path2 = "b";
+	rig_rec(&r, &rec);
+	ck_assert(rig_send(&r));
+	ck_assert_uint_eq(r.fails, 0);
+	snprintf(path, sizeof(path), "%s/a", r.module);
+	ck_assert_int_eq(lstat(path, &st), -1);
+	snprintf(path, sizeof(path), "%s/b", r.module);
+	ck_assert_int_eq(lstat(path, &st), 0);
+	ck_assert_uint_eq(st.st_nlink, 1);
+	rig_end(&r);
+}
+END_TEST
+
+UNIT_MAIN("module transfers", a_file_with_one_name, a_file_with_two_names, a_rename_over_another_name_of_the_same_file)

@@ -240,24 +240,6 @@ START_TEST(a_stand_in_is_moved_and_removed)
 }
 END_TEST
 
-START_TEST(a_stand_in_is_not_renamed_over_its_own_other_name)
-{
-	struct phantoms *p;
-	struct made m;
-
-	made_begin(&m);
-	phantoms_new(&p);
-	phantoms_hollow(p, 5, 1, false);
-	made_rename(&m, 5, "tmp", "a", 2, 1, 0); /* inode 2 has another name, b */
-	made_rename(&m, 5, "a", "b", 2, 0, 0);
-	ck_assert_int_eq(phantoms_decide(p, window_at(m.w, 0)), PA_UNLINK);
-	ck_assert_int_eq(phantoms_decide(p, window_at(m.w, 1)), PA_UNLINK);
-	ck_assert_int_eq(phantoms_state(p, 5), PS_STANDIN);
-	phantoms_free(p);
-	window_free(m.w);
-}
-END_TEST
-
 START_TEST(an_exchange_with_a_phantom_moves_the_other_side_only)
 {
 	struct phantoms *p;
@@ -326,4 +308,4 @@ UNIT_MAIN("window", repeated_content_merges_into_the_first, content_does_not_mer
     setattrs_merge_into_the_first_with_the_newest_values, setattrs_under_different_names_do_not_merge, create_is_held_for_its_content,
     create_is_not_held_when_something_needs_the_name, a_number_used_again_is_another_inode, a_linked_file_is_not_ephemeral,
     a_file_created_and_deleted_never_leaves, the_old_file_stands_in_until_the_next_version, a_stand_in_is_moved_and_removed,
-    an_exchange_with_a_phantom_moves_the_other_side_only, a_stand_in_is_not_renamed_over_its_own_other_name, a_hollow_file_does_not_replace_a_full_one, a_phantom_that_replaces_a_phantom_replaces_nothing)
+    an_exchange_with_a_phantom_moves_the_other_side_only, a_hollow_file_does_not_replace_a_full_one, a_phantom_that_replaces_a_phantom_replaces_nothing)
