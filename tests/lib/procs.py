@@ -427,7 +427,7 @@ class Site:
         for pid, args in left.items():
             trouble.append(f"left over: {pid} {' '.join(args)}")
             kill_pid(pid, wait=False)
-        if not keep and not os.environ.get("TANDEM_KEEP"):
+        if not keep:
             for directory in filter(None, (self.dir, self.elsewhere)):
                 shutil.rmtree(directory, ignore_errors=True)
         return "\n".join(trouble)

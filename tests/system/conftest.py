@@ -33,6 +33,9 @@ def pytest_runtest_makereport(item, call):
     if report.when == "call" and report.failed and "site" in item.funcargs:
         site = item.funcargs["site"]
         report.sections.append(("the site", site.describe()))
+        if os.environ.get("TANDEM_KEEP"):
+            text = "\n".join([report.longreprtext, *(f"--- {title}\n{content}" for title, content in report.sections)])
+            (site.dir / "failure.txt").write_text(text, errors="surrogateescape")
 
 
 def pytest_terminal_summary(terminalreporter):

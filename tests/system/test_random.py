@@ -12,7 +12,8 @@ from lib.workload import Workload
 if os.environ.get("TANDEM_SEED"):
     SEEDS = [int(os.environ["TANDEM_SEED"])]
 else:
-    SEEDS = range(1, 1 + int(os.environ.get("TANDEM_SEEDS", "4")))
+    first, _, last = os.environ.get("TANDEM_SEEDS", "4").rpartition("-")
+    SEEDS = range(int(first or 1), 1 + int(last))
 OPS = int(os.environ.get("TANDEM_OPS", "1200"))
 
 
