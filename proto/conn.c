@@ -153,18 +153,18 @@ int64_t conn_now(void)
 	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
 }
 
-int conn_wait(int fd, short events, int64_t deadline)
+int conn_wait(int fd, short events, int cancelfd, int64_t deadline)
 {
 	for (;;) {
-		struct pollfd p = {.fd = fd, .events = events};
+		struct pollfd p[2] = {{.fd = fd, .events = events}, {.fd = cancelfd, .events = POLLIN}};
 		int64_t left = deadline - conn_now();
 		int n;
 
 		if (left <= 0)
 			return E_TIMEOUT;
-		n = poll(&p, 1, (int)left);
+		n = poll(p, cancelfd > 0 ? 2 : 1, (int)left);
 		if (n > 0)
-			return 0;
+			return p[1].revents != 0 ? -ECANCELED : 0;
 		if (n < 0 && errno != EINTR)
 			return -errno;
 	}
@@ -195,7 +195,7 @@ static void conn_linger(struct conn *c)
 
 	if (conn_flush(c) != 0 || shutdown(c->fd, SHUT_WR) != 0)
 		return;
-	while (conn_wait(c->fd, POLLIN, deadline) == 0) {
+	while (conn_wait(c->fd, POLLIN, 0, deadline) == 0) {
 		n = recv(c->fd, waste, sizeof(waste), MSG_DONTWAIT);
 		if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))
 			return;
@@ -406,7 +406,7 @@ int conn_drain(struct conn *c, int timeout_ms)
 			r = c->err;
 		if (r != 0 || conn_queued(c) == 0)
 			return r;
-		r = conn_wait(c->fd, c->more ? POLLOUT : conn_events(c), deadline);
+		r = conn_wait(c->fd, c->more ? POLLOUT : conn_events(c), 0, deadline);
 		if (r != 0)
 			return r;
 	}

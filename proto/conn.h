@@ -24,12 +24,20 @@ struct conn;
  * arg is the caller's. */
 typedef int (*conn_psk_fn)(void *arg, const char *user, const char *module, uint8_t key[PSK_LEN]);
 
-/* Connect and finish greeting and TLS before the deadline. host may be a name or an address, with or
- * without brackets. Blocking; use from a thread of its own. why (size bytes) gets a sentence on failure:
- * what, where, errno, what to do; for E_AUTH it names user, module and the reference.
- * Returns 0, E_AUTH, E_TIMEOUT, E_VERSION, E_PROTO or -errno. */
-int conn_connect(struct conn **out, const char *host, int port, const char *user, const char *module,
-    const uint8_t key[PSK_LEN], int timeout_ms, char *why, size_t size);
+/* Whom to connect to, and how long to try. */
+struct conn_to {
+	const char *host;           /* name or address, with or without brackets */
+	int port;
+	const char *user, *module;
+	const uint8_t *key;         /* PSK_LEN bytes */
+	int timeout_ms;             /* for everything: name, TCP, greeting, TLS */
+	int cancelfd;               /* give up when this is readable; 0: none */
+};
+
+/* Connect and finish greeting and TLS before the deadline. Blocking; use from a thread of its own. Borrows to.
+ * why (size bytes) gets a sentence on failure: what, where, errno, what to do; for E_AUTH it names user, module and the reference.
+ * Returns 0, E_AUTH, E_TIMEOUT, E_VERSION, E_PROTO, -ECANCELED or -errno. */
+int conn_connect(struct conn **out, const struct conn_to *to, char *why, size_t size);
 /* Take over an accepted socket: greeting and TLS handshake, blocking, before the deadline. reference is
  * what conn_reference gives. On success conn_user and conn_module tell who it is. The socket is closed on error.
  * Returns 0, E_AUTH, E_TIMEOUT, E_PROTO or -errno. */

@@ -23,6 +23,7 @@ struct conn {
 	char module[PSK_IDENTITY_MAX];
 
 	/* Only during the handshake. */
+	int cancelfd;			 /* client; borrowed, 0: none */
 	char identity[PSK_IDENTITY_MAX]; /* client */
 	uint8_t key[PSK_LEN];		 /* client */
 	conn_psk_fn find;		 /* server */
@@ -51,7 +52,7 @@ int conn_attach(struct conn *c);
 int conn_flush(struct conn *c);
 /* The monotonic clock in ms. */
 int64_t conn_now(void);
-/* Wait for events on fd until the deadline. Returns 0, E_TIMEOUT or -errno. */
-int conn_wait(int fd, short events, int64_t deadline);
+/* Wait for events on fd until the deadline or until cancelfd (0: none) is readable. Returns 0, E_TIMEOUT, -ECANCELED or -errno. */
+int conn_wait(int fd, short events, int cancelfd, int64_t deadline);
 
 #endif

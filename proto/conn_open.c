@@ -24,6 +24,7 @@
 
 #include "proto/conn_int.h"
 #include "proto/err.h"
+#include "proto/resolve.h"
 
 #define GREETING_MAGIC "TANDEM1\n"
 #define MAGIC_LEN      8
@@ -186,7 +187,7 @@ static int tls_handshake(struct conn *c, int64_t deadline)
 			break;
 		if (r != 1)
 			events |= POLLIN;
-		r = conn_wait(c->fd, events, deadline);
+		r = conn_wait(c->fd, events, c->cancelfd, deadline);
 		if (r != 0)
 			return r;
 	}
@@ -216,7 +217,7 @@ static void socket_options(int fd)
 		(void)setsockopt(fd, v[i].level, v[i].name, &v[i].value, sizeof(v[i].value));
 }
 
-static int socket_connect(const struct addrinfo *a, int64_t deadline)
+static int socket_connect(const struct addrinfo *a, int cancelfd, int64_t deadline)
 {
 	int fd = socket(a->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), err = 0, r;
 	socklen_t len = sizeof(err);
@@ -225,7 +226,7 @@ static int socket_connect(const struct addrinfo *a, int64_t deadline)
 		return -errno;
 	if (connect(fd, a->ai_addr, a->ai_addrlen) == 0)
 		return fd;
-	r = errno == EINPROGRESS ? conn_wait(fd, POLLOUT, deadline) : -errno;
+	r = errno == EINPROGRESS ? conn_wait(fd, POLLOUT, cancelfd, deadline) : -errno;
 	if (r == 0 && getsockopt(fd, SOL_SOCKET, SO_ERROR, &err, &len) != 0)
 		r = -errno;
 	if (r == 0)
@@ -236,27 +237,24 @@ static int socket_connect(const struct addrinfo *a, int64_t deadline)
 	return r;
 }
 
-static int resolve(const struct where *w, struct addrinfo **list)
+static int find_addresses(const struct where *w, int cancelfd, int64_t deadline, struct addrinfo **list)
 {
-	struct addrinfo hints = {
-	    .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = AI_ADDRCONFIG};
 	size_t n = strlen(w->host);
-	char host[NI_MAXHOST], port[16];
-	int r;
+	char host[NI_MAXHOST];
+	int gai, r;
 
 	if (n >= 2 && w->host[0] == '[' && w->host[n - 1] == ']')
 		snprintf(host, sizeof(host), "%.*s", (int)n - 2, w->host + 1);
 	else
 		snprintf(host, sizeof(host), "%s", w->host);
-	snprintf(port, sizeof(port), "%d", w->port);
-	r = getaddrinfo(host, port, &hints, list);
-	if (r == 0)
-		return 0;
-	if (r == EAI_SYSTEM)
-		return fail(w, -errno, "cannot resolve the name: %s", strerror(errno));
-	return fail(w, -EHOSTUNREACH,
-		    "cannot resolve the name: %s; check the target's URL and the name service",
-		    gai_strerror(r));
+	r = resolve(list, host, w->port, cancelfd, deadline, &gai);
+	if (r == 0 || r == -ECANCELED)
+		return r;
+	if (r == E_TIMEOUT)
+		return fail(w, r, "cannot resolve the name: the name service does not answer");
+	if (gai == 0)
+		return fail(w, r, "cannot resolve the name: %s", err_text(r));
+	return fail(w, r, "cannot resolve the name: %s; check the target's URL and the name service", gai_strerror(gai));
 }
 
 static const char *connect_remedy(int err)
@@ -275,10 +273,10 @@ static const char *connect_remedy(int err)
 }
 
 /* Try the addresses of the host, each with its share of the time that is left. */
-static int dial(const struct where *w, int64_t deadline)
+static int dial(const struct where *w, int cancelfd, int64_t deadline)
 {
 	struct addrinfo *list, *a;
-	int r = resolve(w, &list), naddr = 0;
+	int r = find_addresses(w, cancelfd, deadline, &list), naddr = 0;
 
 	if (r != 0)
 		return r;
@@ -288,8 +286,8 @@ static int dial(const struct where *w, int64_t deadline)
 	for (a = list; a != NULL; a = a->ai_next) {
 		int64_t now = conn_now();
 
-		r = socket_connect(a, now + (deadline - now) / naddr--);
-		if (r >= 0)
+		r = socket_connect(a, cancelfd, now + (deadline - now) / naddr--);
+		if (r >= 0 || r == -ECANCELED)
 			break;
 	}
 	freeaddrinfo(list);
@@ -331,7 +329,7 @@ static int greeting_read(struct conn *c, const struct where *w, int64_t deadline
 				return no_greeting(w, g, have);
 			continue;
 		}
-		r = conn_wait(c->fd, POLLIN, deadline);
+		r = conn_wait(c->fd, POLLIN, c->cancelfd, deadline);
 		if (r != 0)
 			return fail(w, r, "accepted the connection but sent no greeting in time");
 	}
@@ -395,20 +393,19 @@ static int client_open(struct conn *c, const struct where *w, int64_t deadline)
 	return 0;
 }
 
-int conn_connect(struct conn **out, const char *host, int port, const char *user, const char *module,
-		 const uint8_t key[PSK_LEN], int timeout_ms, char *why, size_t size)
+int conn_connect(struct conn **out, const struct conn_to *to, char *why, size_t size)
 {
-	struct where w = {.host = host, .port = port, .why = why, .size = size};
-	int64_t deadline = conn_now() + timeout_ms;
+	struct where w = {.host = to->host, .port = to->port, .why = why, .size = size};
+	int64_t deadline = conn_now() + to->timeout_ms;
 	struct conn *c;
 	int fd, r;
 
 	*out = NULL;
 	if (size > 0)
 		why[0] = '\0';
-	if (*user == '\0' || strlen(user) + 1 + strlen(module) >= PSK_IDENTITY_MAX)
+	if (*to->user == '\0' || strlen(to->user) + 1 + strlen(to->module) >= PSK_IDENTITY_MAX)
 		return fail(&w, E_AUTH, "the target's URL needs a user: tandem://USER@HOST/MODULE");
-	fd = dial(&w, deadline);
+	fd = dial(&w, to->cancelfd, deadline);
 	if (fd < 0)
 		return fd;
 	c = conn_new(fd, false);
@@ -417,12 +414,13 @@ int conn_connect(struct conn **out, const char *host, int port, const char *user
 		return fail(&w, -ENOMEM, "no memory");
 	}
 	socket_options(fd);
-	snprintf(c->user, sizeof(c->user), "%s", user);
-	snprintf(c->module, sizeof(c->module), "%s", module);
-	strcpy(c->identity, user);
+	snprintf(c->user, sizeof(c->user), "%s", to->user);
+	snprintf(c->module, sizeof(c->module), "%s", to->module);
+	strcpy(c->identity, to->user);
 	strcat(c->identity, "/");
-	strcat(c->identity, module);
-	memcpy(c->key, key, PSK_LEN);
+	strcat(c->identity, to->module);
+	memcpy(c->key, to->key, PSK_LEN);
+	c->cancelfd = to->cancelfd;
 	r = client_open(c, &w, deadline);
 	OPENSSL_cleanse(c->key, sizeof(c->key));
 	if (r != 0) {

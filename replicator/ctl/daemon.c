@@ -26,6 +26,8 @@ int ctl_connect_daemon(struct conn **out, const struct mirror_target *t, const c
 		       const char *password_file, char *why, size_t size)
 {
 	uint8_t key[PSK_LEN];
+	struct conn_to to = {
+	    .host = t->host, .port = t->port, .user = t->user, .module = module, .key = key, .timeout_ms = CONNECT_MS};
 	char *password;
 
 	*out = NULL;
@@ -47,7 +49,7 @@ int ctl_connect_daemon(struct conn **out, const struct mirror_target *t, const c
 	if (rc < 0)
 		snprintf(why, size, "deriving the key: %s", err_text(rc));
 	else
-		rc = conn_connect(out, t->host, t->port, t->user, module, key, CONNECT_MS, why, size);
+		rc = conn_connect(out, &to, why, size);
 	explicit_bzero(key, sizeof(key));
 	return rc;
 }

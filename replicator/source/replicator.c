@@ -18,6 +18,7 @@
 #include "proto/err.h"
 #include "proto/fileio.h"
 #include "proto/log.h"
+#include "replicator/source/clock.h"
 #include "replicator/source/replicator.h"
 
 #define CLIENTS_MAX 64
@@ -80,13 +81,14 @@ static int start_targets(struct replicator *r)
 
 static void stop_targets(struct replicator *r)
 {
+	uint64_t until = clock_mono() + STOP_MS * NS_PER_MS;
 	bool ended = true;
 	int i;
 
 	for (i = 0; i < r->ntargets; i++)
 		target_stop(r->targets[i]);
 	for (i = 0; i < r->ntargets; i++)
-		ended &= target_join(r->targets[i], STOP_MS);
+		ended &= target_join(r->targets[i], until);
 	for (i = 0; ended && i < r->ntargets; i++)
 		target_free(r->targets[i]);
 }
@@ -232,6 +234,6 @@ int replicator_run(const char *file, const char *name, bool foreground)
 	pthread_cond_init(&r->changed, &attr);
 	pthread_condattr_destroy(&attr);
 	ret = run(r);
-	/* Threads of clients, or of a target that hangs in a connect, may still use r: the process ends now. */
+	/* Threads of clients, or of a target that hangs in a system call, may still use r: the process ends now. */
 	return ret < 0 ? 2 : 0;
 }

@@ -62,27 +62,16 @@ static int on_first(struct session *s, uint8_t type, struct buf *b, char *why, s
 	return E_REFUSED;
 }
 
-static bool stop_asked(struct session *s)
-{
-	bool stop;
-
-	pthread_mutex_lock(&s->view->lock);
-	stop = s->view->stop;
-	pthread_mutex_unlock(&s->view->lock);
-	return stop;
-}
-
 /* Await WELCOME. */
 static int await_welcome(struct session *s, char *why, size_t size)
 {
+	struct pollfd p[2] = {{.fd = conn_fd(s->conn)}, {.fd = s->stopfd, .events = POLLIN}};
 	uint64_t until = clock_mono() + WELCOME_MS * NS_PER_MS;
 	struct buf b;
 	uint8_t type;
 	int r;
 
 	for (;;) {
-		struct pollfd p[2] = {{.fd = conn_fd(s->conn)}, {.fd = s->wakefd, .events = POLLIN}};
-
 		r = conn_io(s->conn);
 		if (r == 0 || r == E_CLOSED) { /* a REFUSE may stand before the end */
 			int got = conn_get(s->conn, &type, &b);
@@ -93,8 +82,8 @@ static int await_welcome(struct session *s, char *why, size_t size)
 		}
 		if (r < 0)
 			return r;
-		if (stop_asked(s))
-			return E_CLOSED;
+		if (p[1].revents != 0)
+			return -ECANCELED;
 		if (clock_mono() > until)
 			return E_TIMEOUT;
 		p[0].events = conn_events(s->conn);

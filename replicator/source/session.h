@@ -33,11 +33,11 @@ struct target_view {
 };
 
 struct session {
-	const struct target_env *env;   /* borrowed, as the next four */
+	const struct target_env *env;   /* borrowed, as the next five */
 	struct target_view *view;
 	struct failures *failures;
 	struct mountlink *link;
-	int wakefd;
+	int wakefd, stopfd;
 	struct conn *conn;              /* owned, as what follows */
 	struct stream *stream;
 	struct bulk *bulk;
@@ -69,7 +69,7 @@ struct session {
 };
 
 /* Open stream, reader, sender on conn after WELCOME, decide where to begin (resume.c), and replicate until the connection ends.
- * Takes conn. why gets a sentence when it ends by an error. Returns 0 when asked to stop, or an error; E_REFUSED when the peer refused. */
+ * Takes conn. why gets a sentence when it ends by an error. Returns 0 or -ECANCELED when asked to stop, or an error; E_REFUSED when the peer refused. */
 int session_run(struct session *s, char *why, size_t size);
 
 /* resume.c: from WELCOME to the first record to send: positions the reader and schedules what must be compared or sent again.

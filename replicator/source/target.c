@@ -37,6 +37,7 @@ struct target {
 	struct target_env env;
 	struct failures *failures; /* locks itself */
 	int wakefd;
+	int stopfd;                /* readable from target_stop on */
 	pthread_t thread;
 	_Atomic bool ended;
 	struct target_view view;   /* its lock protects it */
@@ -170,6 +171,9 @@ static int derive(struct target *t, char *why, size_t size)
 /* One connection. Returns how it ended, as session_run; *here: it was not even tried, for a fault on this host. */
 static int connect_once(struct target *t, bool *here, char *why, size_t size)
 {
+	const struct mirror_target *to = t->env.to;
+	struct conn_to who = {.host = to->host, .port = to->port, .user = to->user, .module = to->module, .key = t->key,
+	    .timeout_ms = CONNECT_MS, .cancelfd = t->stopfd};
 	struct session *s = &t->session;
 	struct conn *c;
 	int r;
@@ -178,7 +182,7 @@ static int connect_once(struct target *t, bool *here, char *why, size_t size)
 	r = derive(t, why, size);
 	*here = r < 0;
 	if (r == 0)
-		r = conn_connect(&c, t->env.to->host, t->env.to->port, t->env.to->user, t->env.to->module, t->key, CONNECT_MS, why, size);
+		r = conn_connect(&c, &who, why, size);
 	if (r < 0)
 		return r;
 	memset(s, 0, sizeof *s);
@@ -187,6 +191,7 @@ static int connect_once(struct target *t, bool *here, char *why, size_t size)
 	s->failures = t->failures;
 	s->link = &t->link;
 	s->wakefd = t->wakefd;
+	s->stopfd = t->stopfd;
 	s->conn = c;
 	return session_run(s, why, size);
 }
@@ -211,7 +216,7 @@ static void *run(void *arg)
 
 		show_state(t, TS_CONNECTING, NULL);
 		r = connect_once(t, &here, why, sizeof why);
-		if (r == 0)
+		if (r == 0 || r == -ECANCELED)
 			break;
 		show_state(t, here || r == E_REFUSED || r == E_AUTH ? TS_REFUSED : TS_CONNECTING, why[0] != '\0' ? why : err_text(r));
 		refuse_verify(t);
@@ -237,6 +242,8 @@ void target_free(struct target *t)
 	failures_free(t->failures);
 	if (t->wakefd >= 0)
 		close(t->wakefd);
+	if (t->stopfd >= 0)
+		close(t->stopfd);
 	pthread_mutex_destroy(&t->view.lock);
 	forget_password(t);
 	free(t);
@@ -260,7 +267,8 @@ int target_start(struct target **out, const struct target_env *env)
 	}
 	t->view.busy = true;
 	t->wakefd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	r = t->wakefd < 0 ? -errno : failures_new(&t->failures);
+	t->stopfd = eventfd(0, EFD_CLOEXEC);
+	r = t->wakefd < 0 || t->stopfd < 0 ? -errno : failures_new(&t->failures);
 	if (r == 0)
 		r = -pthread_create(&t->thread, NULL, run, t);
 	if (r < 0) {
@@ -276,13 +284,12 @@ void target_stop(struct target *t)
 	pthread_mutex_lock(&t->view.lock);
 	t->view.stop = true;
 	pthread_mutex_unlock(&t->view.lock);
+	eventfd_write(t->stopfd, 1);
 	wake(t);
 }
 
-bool target_join(struct target *t, int timeout_ms)
+bool target_join(struct target *t, uint64_t until)
 {
-	uint64_t until = clock_mono() + (uint64_t)timeout_ms * NS_PER_MS;
-
 	while (!t->ended && clock_mono() < until)
 		poll(NULL, 0, 5);
 	if (!t->ended)

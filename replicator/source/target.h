@@ -32,8 +32,8 @@ struct target_env {
 int target_start(struct target **out, const struct target_env *env);
 /* Ask the thread to end. */
 void target_stop(struct target *t);
-/* Wait up to timeout_ms for it to end. Returns false when it does not. */
-bool target_join(struct target *t, int timeout_ms);
+/* Wait for it to end, until a CLOCK_MONOTONIC time (ns) at most. Returns false when it does not. */
+bool target_join(struct target *t, uint64_t until);
 /* Free a target whose thread has ended. The threads of the others look at it (reclaim.c): all must have ended. */
 void target_free(struct target *t);
 

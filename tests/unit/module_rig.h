@@ -113,8 +113,9 @@ static inline void rig_connect(struct rig *r)
 	if (r->child == 0)
 		rig_serve(r, fd);
 	close(fd);
-	int err = conn_connect(&r->conn, "127.0.0.1", ntohs(sa.sin_port), "user", "m", r->key, 20000, why,
-			       sizeof(why));
+	struct conn_to to = {.host = "127.0.0.1", .port = ntohs(sa.sin_port), .user = "user", .module = "m", .key = r->key,
+	    .timeout_ms = 20000};
+	int err = conn_connect(&r->conn, &to, why, sizeof(why));
 	ck_assert_msg(err == 0, "%s", why);
 	r->closed = false;
 	r->refuse_code = 0;

@@ -4,9 +4,12 @@
 #include "tests/unit/unit.h"
 
 #include <errno.h>
+#include <limits.h>
+#include <netdb.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sys/eventfd.h>
 #include <sys/socket.h>
 
 #include "proto/conn_int.h"
@@ -77,13 +80,22 @@ static int server_join(struct server *s)
 	return s->result;
 }
 
+/* conn_connect; text has room for 512 bytes. */
+static int dial(struct conn **c, const char *host, int port, const char *user, const char *module, const uint8_t *key, int timeout,
+    char *text)
+{
+	struct conn_to to = {.host = host, .port = port, .user = user, .module = module, .key = key, .timeout_ms = timeout};
+
+	return conn_connect(c, &to, text, sizeof(why));
+}
+
 /* Both ends of a good connection. */
 static void connect_pair(struct conn **client, struct conn **server)
 {
 	struct server s;
 
 	server_start(&s);
-	ck_assert_msg(conn_connect(client, "127.0.0.1", s.port, "alice", "data", good_key, TIMEOUT, why, sizeof(why)) == 0,
+	ck_assert_msg(dial(client, "127.0.0.1", s.port, "alice", "data", good_key, TIMEOUT, why) == 0,
 	    "%s", why);
 	ck_assert_int_eq(server_join(&s), 0);
 	*server = s.c;
@@ -135,7 +147,7 @@ START_TEST(a_wrong_password_is_refused_on_both_sides)
 	struct conn *c;
 
 	server_start(&s);
-	ck_assert_int_eq(conn_connect(&c, "127.0.0.1", s.port, "alice", "data", bad, TIMEOUT, why, sizeof(why)), E_AUTH);
+	ck_assert_int_eq(dial(&c, "127.0.0.1", s.port, "alice", "data", bad, TIMEOUT, why), E_AUTH);
 	ck_assert_ptr_null(c);
 	ck_assert_int_eq(server_join(&s), E_AUTH);
 	ck_assert_ptr_nonnull(strstr(why, "alice"));
@@ -153,10 +165,10 @@ START_TEST(an_unknown_user_looks_like_a_wrong_password)
 	char *from, *to;
 
 	server_start(&s);
-	ck_assert_int_eq(conn_connect(&c, "127.0.0.1", s.port, "alice", "data", bad, TIMEOUT, first, sizeof(first)), E_AUTH);
+	ck_assert_int_eq(dial(&c, "127.0.0.1", s.port, "alice", "data", bad, TIMEOUT, first), E_AUTH);
 	ck_assert_int_eq(server_join(&s), E_AUTH);
 	server_start(&s);
-	ck_assert_int_eq(conn_connect(&c, "127.0.0.1", s.port, "mallo", "data", good_key, TIMEOUT, why, sizeof(why)), E_AUTH);
+	ck_assert_int_eq(dial(&c, "127.0.0.1", s.port, "mallo", "data", good_key, TIMEOUT, why), E_AUTH);
 	ck_assert_int_eq(server_join(&s), E_AUTH);
 	from = strstr(first, "module");
 	to = strstr(why, "module");
@@ -170,7 +182,7 @@ START_TEST(an_unknown_module_is_refused)
 	struct conn *c;
 
 	server_start(&s);
-	ck_assert_int_eq(conn_connect(&c, "127.0.0.1", s.port, "alice", "other", good_key, TIMEOUT, why, sizeof(why)), E_AUTH);
+	ck_assert_int_eq(dial(&c, "127.0.0.1", s.port, "alice", "other", good_key, TIMEOUT, why), E_AUTH);
 	ck_assert_int_eq(server_join(&s), E_AUTH);
 }
 END_TEST
@@ -201,7 +213,7 @@ static int meet_impostor(const void *text, size_t n, int timeout)
 
 	m.lfd = listen_loopback(&m.port);
 	ck_assert_int_eq(pthread_create(&m.thread, NULL, impostor_main, &m), 0);
-	r = conn_connect(&c, "127.0.0.1", m.port, "alice", "data", good_key, timeout, why, sizeof(why));
+	r = dial(&c, "127.0.0.1", m.port, "alice", "data", good_key, timeout, why);
 	ck_assert_ptr_null(c);
 	pthread_join(m.thread, NULL);
 	close(m.fd);
@@ -261,7 +273,7 @@ START_TEST(a_closed_port_says_what_to_look_at)
 	int port, fd = listen_loopback(&port);
 
 	close(fd);
-	ck_assert_int_eq(conn_connect(&c, "127.0.0.1", port, "alice", "data", good_key, TIMEOUT, why, sizeof(why)),
+	ck_assert_int_eq(dial(&c, "127.0.0.1", port, "alice", "data", good_key, TIMEOUT, why),
 	    -ECONNREFUSED);
 	ck_assert_ptr_nonnull(strstr(why, "tandemd"));
 }
@@ -272,8 +284,55 @@ START_TEST(a_name_nobody_knows_says_so)
 	struct conn *c;
 
 	ck_assert_int_lt(
-	    conn_connect(&c, "no host has blanks", 1, "alice", "data", good_key, TIMEOUT, why, sizeof(why)), 0);
+	    dial(&c, "no host has blanks", 1, "alice", "data", good_key, TIMEOUT, why), 0);
 	ck_assert_ptr_nonnull(strstr(why, "resolve"));
+}
+END_TEST
+
+/* A name service that never answers, for one name. */
+int __real_getaddrinfo(const char *node, const char *service, const struct addrinfo *hints, struct addrinfo **list);
+int __wrap_getaddrinfo(const char *node, const char *service, const struct addrinfo *hints, struct addrinfo **list);
+int __wrap_getaddrinfo(const char *node, const char *service, const struct addrinfo *hints, struct addrinfo **list)
+{
+	while ((hints->ai_flags & AI_NUMERICHOST) == 0 && strcmp(node, "silence.example") == 0)
+		pause();
+	return __real_getaddrinfo(node, service, hints, list);
+}
+
+START_TEST(a_silent_name_service_costs_the_deadline_and_no_more)
+{
+	struct conn *c;
+
+	ck_assert_int_eq(dial(&c, "silence.example", 1, "alice", "data", good_key, 100, why), E_TIMEOUT);
+	ck_assert_ptr_nonnull(strstr(why, "name service"));
+}
+END_TEST
+
+/* Connect to host with a deadline that never comes, after it was given up. */
+static int dial_cancelled(const char *host, int port)
+{
+	struct conn_to to = {.host = host, .port = port, .user = "alice", .module = "data", .key = good_key, .timeout_ms = INT_MAX};
+	struct conn *c;
+	int r;
+
+	to.cancelfd = eventfd(1, EFD_CLOEXEC);
+	r = conn_connect(&c, &to, why, sizeof(why));
+	close(to.cancelfd);
+	return r;
+}
+
+START_TEST(a_look_up_can_be_given_up)
+{
+	ck_assert_int_eq(dial_cancelled("silence.example", 1), -ECANCELED);
+}
+END_TEST
+
+START_TEST(a_silent_server_can_be_given_up)
+{
+	int port, fd = listen_loopback(&port);
+
+	ck_assert_int_eq(dial_cancelled("127.0.0.1", port), -ECANCELED);
+	close(fd);
 }
 END_TEST
 
@@ -587,7 +646,7 @@ static int through_proxy(size_t flip_at)
 	x.to_port = s.port;
 	x.lfd = listen_loopback(&x.port);
 	ck_assert_int_eq(pthread_create(&x.thread, NULL, proxy_main, &x), 0);
-	r = conn_connect(&a, "127.0.0.1", x.port, "alice", "data", good_key, 2000, why, sizeof(why));
+	r = dial(&a, "127.0.0.1", x.port, "alice", "data", good_key, 2000, why);
 	if (server_join(&s) != 0 && r == 0)
 		r = s.result;
 	if (r == 0) {
@@ -662,6 +721,7 @@ UNIT_MAIN("conn", both_ends_know_who_it_is, a_wrong_password_is_refused_on_both_
     an_unknown_user_looks_like_a_wrong_password, an_unknown_module_is_refused, an_rsync_daemon_is_recognised_at_once,
     garbage_for_a_greeting_is_refused, a_newer_protocol_is_named, garbage_for_tls_is_refused,
     a_silent_server_costs_the_deadline_and_no_more, a_closed_port_says_what_to_look_at, a_name_nobody_knows_says_so,
+    a_silent_name_service_costs_the_deadline_and_no_more, a_look_up_can_be_given_up, a_silent_server_can_be_given_up,
     a_silent_client_is_dropped_at_the_deadline, a_client_that_trickles_is_dropped_at_the_deadline,
     a_client_that_goes_away_is_an_error_not_a_hang, frames_arrive_in_order_and_whole, the_largest_frame_passes,
     an_idle_connection_has_nothing_pending, a_reader_that_does_not_take_frames_stops_the_writer, the_queue_has_a_limit,
