@@ -16,6 +16,7 @@
 #include "fs/dirty.h"
 #include "fs/inodefd.h"
 #include "fs/op.h"
+#include "fs/uring.h"
 #include "proto/log.h"
 
 #define CAPS     "security.capability"
@@ -47,7 +48,7 @@ static void read_spliced(fuse_req_t req, int fd, size_t size, off_t off)
 	fuse_reply_data(req, &buf, FUSE_BUF_SPLICE_MOVE);
 }
 
-/* Whether the reply's buffer is one of io_uring, into which libfuse reads directly. */
+/* Whether the reply's buffer is one of libfuse's io_uring, into which it reads directly. */
 static bool in_ring(fuse_req_t req)
 {
 #if HAVE_DECL_FUSE_CAP_OVER_IO_URING
@@ -62,15 +63,16 @@ void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse
 {
 	struct worker *w = worker_get(tfs_of(req));
 	struct ofile *f = ofile_of(fi);
-	char *buf;
+	char *buf = uring_buffer(w, size);
 	ssize_t n;
 
 	(void)ino;
-	if (size >= SPLICE_FROM || in_ring(req)) {
+	if (!buf && (size >= SPLICE_FROM || in_ring(req))) {
 		read_spliced(req, f->fd, size, off);
 		return;
 	}
-	buf = w ? iobuf(w, size) : NULL;
+	if (!buf)
+		buf = w ? iobuf(w, size) : NULL;
 	if (!buf) {
 		fuse_reply_err(req, ENOMEM);
 		return;

@@ -1,13 +1,12 @@
 /* SPDX-License-Identifier: BSD-2-Clause
  * The FUSE session.
  *
- * The handshake (FUSE_INIT) is done before the loop starts. A libfuse before 3.17 does not know HANDLE_KILLPRIV_V2 (since
- * Linux 5.10), which spares a GETXATTR(security.capability) before every WRITE: there libfuse's answer passes through our
- * hands. While libfuse writes, the session's descriptor is a pipe, and what it wrote goes on to the kernel with that flag added.
+ * The handshake (FUSE_INIT) is done before the loop starts. What libfuse does not know of is added to its answer by
+ * channel.c.
  *
- * From 3.18 on libfuse can take requests from io_uring queues, one queue and one thread for each processor, beside the
- * threads that read /dev/fuse (they then get FORGET and INTERRUPT only). libfuse falls back to /dev/fuse by itself where
- * the kernel does not offer it or the queues cannot be made. */
+ * Requests come through io_uring where the kernel has it: through libfuse's queues from 3.18 on, through our own (uring.c) before.
+ * The threads that read /dev/fuse then get FORGET and INTERRUPT only. Where the kernel does not offer it or the queues
+ * cannot be made, they get everything. */
 #include "config.h"
 
 #include "fs/session.h"
@@ -24,16 +23,18 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include "fs/channel.h"
 #include "fs/mount.h"
 #include "fs/ops.h"
 #include "fs/supervisor.h"
+#include "fs/uring.h"
 #include "proto/log.h"
 
 #define THREADS     128        /* at most */
 #define MAX_WRITE   (1u << 20) /* bytes */
 #define BACKGROUND  128        /* requests of the kernel's own (readahead, writeback) */
 
-#define QUEUE_DEPTH 16         /* requests taken at once by a queue of io_uring, each with a buffer of MAX_WRITE */
+#define QUEUE_DEPTH 16         /* requests taken at once by a queue of libfuse, each with a buffer of MAX_WRITE */
 #define ENABLE_URING "/sys/module/fuse/parameters/enable_uring"
 
 static void want(struct fuse_conn_info *conn, unsigned cap, bool on)
@@ -127,74 +128,17 @@ void ops_init(struct fuse_lowlevel_ops *o)
 
 /* --- the handshake ---------------------------------------------------------------------------- */
 
-#if HAVE_DECL_FUSE_CAP_HANDLE_KILLPRIV_V2
-
-static int answer_init(struct tfs *fs, struct fuse_buf *req)
+/* What the kernel can do, of which libfuse may not know. */
+static uint64_t offers(const struct fuse_buf *req)
 {
-	fuse_session_process_buf(fs->se, req);
-	return fuse_session_exited(fs->se) ? -EPROTO : 0;
-}
+	const struct fuse_in_header *h = req->mem;
+	const struct fuse_init_in *in = (const struct fuse_init_in *)(h + 1);
+	uint64_t flags = in->flags;
 
-#else
-
-/* Flags of ours, if the kernel offers them. */
-static uint32_t more_flags(const struct tfs *fs, uint32_t offered)
-{
-	uint32_t flags = 0;
-
-	if (fs->privileged)
-		flags |= offered & FUSE_HANDLE_KILLPRIV_V2;
+	if (flags & FUSE_INIT_EXT && h->len >= sizeof(*h) + offsetof(struct fuse_init_in, flags2) + sizeof(in->flags2))
+		flags |= (uint64_t)in->flags2 << 32;
 	return flags;
 }
-
-/* Let libfuse answer the request in req into a pipe; return the answer's length in out, or -errno. */
-static ssize_t answer(struct tfs *fs, struct fuse_buf *req, char *out, size_t size)
-{
-	int fd = fuse_session_fd(fs->se), real, p[2];
-	ssize_t n = -1;
-
-	if (pipe2(p, O_CLOEXEC) < 0)
-		return -errno;
-	real = fcntl(fd, F_DUPFD_CLOEXEC, 0);
-	if (real < 0 || dup3(p[1], fd, O_CLOEXEC) < 0) {
-		n = -errno;
-		goto out;
-	}
-	fuse_session_process_buf(fs->se, req);
-	n = dup3(real, fd, O_CLOEXEC) < 0 ? -errno : 0;
-	close(p[1]);
-	p[1] = -1;
-	if (n == 0)
-		n = read(p[0], out, size);
-	if (n <= 0)
-		n = n < 0 ? -errno : -EPROTO;
-out:
-	close(p[0]);
-	if (p[1] >= 0)
-		close(p[1]);
-	if (real >= 0)
-		close(real);
-	return n;
-}
-
-static int answer_init(struct tfs *fs, struct fuse_buf *req)
-{
-	const struct fuse_init_in *in = (const struct fuse_init_in *)((const struct fuse_in_header *)req->mem + 1);
-	char reply[512] __attribute__((aligned(8)));
-	struct fuse_out_header *oh = (struct fuse_out_header *)reply;
-	struct fuse_init_out *out = (struct fuse_init_out *)(oh + 1);
-	ssize_t n = answer(fs, req, reply, sizeof(reply));
-
-	if (n < 0)
-		return (int)n;
-	if (n >= (ssize_t)(sizeof(*oh) + offsetof(struct fuse_init_out, max_background)) && oh->error == 0) {
-		out->flags |= more_flags(fs, in->flags);
-		fs->killpriv = out->flags & FUSE_HANDLE_KILLPRIV_V2;
-	}
-	return write(fuse_session_fd(fs->se), reply, (size_t)n) == n ? 0 : -errno;
-}
-
-#endif
 
 static int handshake(struct tfs *fs)
 {
@@ -206,24 +150,27 @@ static int handshake(struct tfs *fs)
 	while (r == -EINTR);
 	if (r <= 0)
 		return r < 0 ? r : -ENODEV;
-	if (((const struct fuse_in_header *)req.mem)->opcode == FUSE_INIT)
-		r = answer_init(fs, &req);
-	else
-		r = -EPROTO;
+	r = ((const struct fuse_in_header *)req.mem)->opcode == FUSE_INIT ? 0 : -EPROTO;
+	if (r == 0) {
+		fs->offered = offers(&req);
+		fuse_session_process_buf(fs->se, &req);
+		fs->offered = 0;
+		r = fuse_session_exited(fs->se) ? -EPROTO : 0;
+	}
 	free(req.mem);
 	return r;
 }
 
 /* --- io_uring ----------------------------------------------------------------------------------- */
 
-#if HAVE_DECL_FUSE_CAP_OVER_IO_URING
+#define HAVE_URING (OWN_URING || HAVE_DECL_FUSE_CAP_OVER_IO_URING)
 
 /* Whether to ask for it. "yes" also switches it on in the kernel. */
 static bool uring_wanted(const struct tfs *fs)
 {
 	int fd;
 
-	if (strcmp(fs->mirror->io_uring, "no") == 0)
+	if (!HAVE_URING || strcmp(fs->mirror->io_uring, "no") == 0)
 		return false;
 	if (strcmp(fs->mirror->io_uring, "yes") == 0) {
 		fd = open(ENABLE_URING, O_WRONLY | O_CLOEXEC);
@@ -234,6 +181,8 @@ static bool uring_wanted(const struct tfs *fs)
 	}
 	return true;
 }
+
+#if HAVE_DECL_FUSE_CAP_OVER_IO_URING
 
 /* libfuse does not say whether its queues could be made; their threads tell. */
 static bool uring_running(void)
@@ -258,28 +207,17 @@ static bool uring_running(void)
 	return found;
 }
 
-#else
-
-static bool uring_wanted(const struct tfs *fs)
-{
-	(void)fs;
-	return false;
-}
-
-static bool uring_running(void)
-{
-	return false;
-}
-
 #endif
 
 static void uring_report(struct tfs *fs)
 {
+#if HAVE_DECL_FUSE_CAP_OVER_IO_URING
 	fs->uring = fs->want_uring && uring_running();
+#endif
 	if (!fs->uring && strcmp(fs->mirror->io_uring, "yes") == 0)
 		log_warn("io uring = yes, but %s; requests come through /dev/fuse, which is slower",
 		    fs->want_uring ? "the kernel (6.14 or newer, fuse.enable_uring=1) or a seccomp filter does not allow it"
-				   : "the libfuse of this build has no io_uring (3.18 has)");
+				   : "this build has no io_uring (it needs liburing, or libfuse 3.18 built with it)");
 }
 
 /* --- mounting ----------------------------------------------------------------------------------- */
@@ -293,7 +231,7 @@ static void add_options(const struct tfs *fs, char *opts, size_t size)
 	int n = snprintf(opts, size, "fsname=tandemfs,subtype=tandemfs,default_permissions%s%s",
 	    fs->mirror->allow_other ? ",allow_other" : "", ro ? ",ro" : "");
 
-	if (fs->want_uring)
+	if (fs->want_uring && !OWN_URING)
 		snprintf(opts + n, size - (size_t)n, ",io_uring,io_uring_q_depth=%d", QUEUE_DEPTH);
 }
 
@@ -308,6 +246,23 @@ static void library_says(enum fuse_log_level level, const char *fmt, va_list ap)
 		log_warn("libfuse: %s", text);
 	else
 		log_debug("libfuse: %s", text);
+}
+
+/* Shake hands; before, what stands between libfuse and the kernel is made, as far as it can be. */
+static int connect_session(struct tfs *fs)
+{
+	int r = channel_open(fs);
+
+	if (r == 0 && OWN_URING && fs->want_uring)
+		uring_start(fs, MAX_WRITE);
+	else if (r < 0)
+		log_debug("libfuse writes by itself: %s", strerror(-r));
+	r = handshake(fs);
+	if (fs->queues && (r < 0 || !fs->uring || uring_go(fs) < 0)) {
+		fs->uring = false;
+		uring_stop(fs);
+	}
+	return r;
 }
 
 int session_start(struct tfs *fs, char *why, size_t size)
@@ -330,7 +285,7 @@ int session_start(struct tfs *fs, char *why, size_t size)
 	r = mount_session(fs, why, size);
 	if (r < 0)
 		return r;
-	r = handshake(fs);
+	r = connect_session(fs);
 	if (r < 0)
 		snprintf(why, size, "the kernel's handshake failed: %s", strerror(-r));
 	else
@@ -350,6 +305,7 @@ int session_loop(struct tfs *fs)
 	fuse_loop_cfg_set_idle_threads(cfg, 4);
 	r = fuse_session_loop_mt(fs->se, cfg);
 	fuse_loop_cfg_destroy(cfg);
+	uring_stop(fs);
 	return r < 0 ? r : 0;
 }
 
@@ -359,6 +315,7 @@ void session_stop(struct tfs *fs)
 		return;
 	if (!fs->privileged)
 		fuse_session_unmount(fs->se);
+	uring_stop(fs);
 	fuse_session_destroy(fs->se);
 	fs->se = NULL;
 }

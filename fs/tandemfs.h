@@ -22,6 +22,8 @@ struct inflight;
 struct control;
 struct dirty;
 struct recover;
+struct uring;
+struct uring_server;
 
 struct tfs {
 	/* immutable once the session loop runs */
@@ -36,9 +38,11 @@ struct tfs {
 	bool nfs;                  /* the directory below is NFS: a removed file that is open keeps a name (path_name_silly) */
 	bool remote;               /* the directory below is NFS, CIFS or FUSE: close reports errors, callers' ids count */
 	bool privileged;           /* may change ids: root */
-	bool killpriv;             /* the kernel leaves suid, sgid and file capabilities to us (HANDLE_KILLPRIV_V2) */
+	_Atomic bool killpriv;     /* the kernel leaves suid, sgid and file capabilities to us (HANDLE_KILLPRIV_V2) */
 	bool want_uring;           /* ask for FUSE over io_uring */
-	bool uring;                /* requests come through io_uring */
+	_Atomic bool uring;        /* requests come through io_uring */
+	uint64_t offered;          /* the kernel's flags while it is answered FUSE_INIT, else 0 */
+	struct uring *queues;      /* our own queues of io_uring, NULL without */
 	char source_id[33];        /* hex */
 	pthread_key_t worker_key;  /* struct worker of a thread */
 	struct journal *journal;   /* has its own lock, the innermost */
@@ -56,6 +60,7 @@ struct worker {
 	gid_t fsgid;
 	mode_t umask;              /* as last set; the thread has its own (CLONE_FS is unshared) */
 	int op;                    /* its slot in the in-flight table, -1 when that is full */
+	struct uring_server *server; /* the queue entry it serves; NULL: it reads /dev/fuse, or serves nobody */
 	char *iobuf;               /* for reads, grown on demand */
 	size_t iosize;             /* bytes of iobuf */
 	struct jrec rec;           /* the record being made */

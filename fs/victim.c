@@ -31,7 +31,10 @@ int victim_open(struct tfs *fs, struct victim *v, struct inode *parent, int dirf
 	int r;
 
 	memset(v, 0, sizeof(*v));
+	errno = 0;
 	v->fd = may_hold(fs, parent, name) ? openat(dirfd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC) : -1;
+	if (v->fd < 0 && errno == ENOENT)
+		return -ENOENT;
 	r = v->fd >= 0 ? fstat(v->fd, &v->st) : fstatat(dirfd, name, &v->st, AT_SYMLINK_NOFOLLOW);
 	if (r < 0)
 		return -errno;

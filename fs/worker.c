@@ -19,6 +19,7 @@ struct worker *worker_get(struct tfs *fs)
 	if (!w)
 		return NULL;
 	w->fs = fs;
+	w->server = NULL;
 	w->iobuf = NULL;
 	w->iosize = 0;
 	w->op = inflight_op_alloc(fs->inflight);

@@ -62,7 +62,7 @@ static void check_fusermount(struct report *r)
 		check_say(r, V_OK, "fusermount3", "%s, ordinary users can mount", path);
 }
 
-/* FUSE over io_uring: what the kernel and the libfuse of this build allow. Whether a mount has it stands in "status --json". */
+/* FUSE over io_uring: what the kernel and this build allow. Whether a mount has it stands in "status --json". */
 static void check_uring(struct report *r)
 {
 	char c = 'N';
@@ -70,7 +70,7 @@ static void check_uring(struct report *r)
 
 	if (fd >= 0 && read(fd, &c, 1) != 1)
 		c = 'N';
-#if HAVE_DECL_FUSE_CAP_OVER_IO_URING
+#if HAVE_DECL_FUSE_CAP_OVER_IO_URING || defined(HAVE_LIBURING)
 	if (fd < 0)
 		check_say(r, V_OK, "io_uring", "this kernel has no FUSE over io_uring (6.14 has); mounts use /dev/fuse");
 	else if (c != 'Y' && c != '1')
@@ -81,11 +81,11 @@ static void check_uring(struct report *r)
 			  ENABLE_URING);
 	else
 		check_say(r, V_OK, "io_uring",
-			  "switched on; mounts use it unless the installed libfuse was built without liburing "
+			  "switched on; mounts use it unless the installed libfuse is 3.18 or newer and was built without liburing "
 			  "(tandemctl status --json: features.io_uring)");
 #else
 	(void)c;
-	check_say(r, V_OK, "io_uring", "the libfuse of this build does not have it (3.18 has); mounts use /dev/fuse");
+	check_say(r, V_OK, "io_uring", "this build does not have it (it needs liburing, or libfuse 3.18); mounts use /dev/fuse");
 #endif
 	if (fd >= 0)
 		close(fd);

@@ -24,6 +24,7 @@ def start(site):
         source.keys["io uring"] = how
         source.options = ["--no-replicator"]
         source.start()
+        os.stat(source.dir / ".")  # answered when the handshake is over
         return source
     return started
 
