@@ -91,6 +91,25 @@ static int place(int mnt, const char *path)
 	return move_mount(mnt, "", AT_FDCWD, path, MOVE_MOUNT_F_EMPTY_PATH) < 0 ? -errno : 0;
 }
 
+/* Of the dirty pages that the kernel allows a FUSE mount may have 1 %, lest a server that stands still takes all: a program that
+ * stores through a shared mapping then waits for us page by page. Ours is the superuser's, and writes at once what it gets, so
+ * it may have what the directory below may have. */
+static void allow_dirty(int mnt)
+{
+	struct statx x;
+	char path[64];
+	int fd;
+
+	if (statx(mnt, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, 0, &x) < 0)
+		return; /* nothing may be asked that we would have to answer */
+	snprintf(path, sizeof(path), "/sys/class/bdi/%u:%u/max_ratio", x.stx_dev_major, x.stx_dev_minor);
+	fd = open(path, O_WRONLY | O_CLOEXEC);
+	if (fd < 0 || write(fd, "100", 3) != 3)
+		log_debug("%s: %s; stores through mappings stay slow", path, strerror(errno));
+	if (fd >= 0)
+		close(fd);
+}
+
 static int mount_root(struct tfs *fs, int dev)
 {
 	unsigned attr = attributes(fs);
@@ -106,6 +125,7 @@ static int mount_root(struct tfs *fs, int dev)
 	close(ctx);
 	if (r < 0)
 		return r;
+	allow_dirty(mnt);
 	r = place(mnt, fs->mirror->mountpoint);
 	close(mnt);
 	return r;

@@ -212,6 +212,14 @@ def test_shared_mapping_is_coherent(mount):
         assert m[100:105] == b"write"
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_mapped_stores_may_use_the_memory_that_others_may(mount):
+    """The kernel's 1 % of dirty pages for FUSE would make stores through mappings wait."""
+    dev = os.stat(mount.dir).st_dev
+    ratio = pathlib.Path(f"/sys/class/bdi/{os.major(dev)}:{os.minor(dev)}/max_ratio")
+    assert ratio.read_text(encoding="ascii").strip() == "100"
+
+
 def test_o_append_of_two_writers(mount):
     fds = [os.open(mount.dir / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND) for _ in range(2)]
 
