@@ -58,7 +58,7 @@ static int set_attr(struct apply *a, const struct place *p, const struct jrec *r
 {
 	struct wattr want = {
 	    .mode = type | (r->mode & 07777), .uid = r->uid, .gid = r->gid, .mtime = r->mtime};
-	return node_set_attr(p->dir->fd, p->base, &want, a->env.no_owner);
+	return node_set_attr(p->dir->fd, p->base, &want, a->env.no_owner, a->env.tmpfd);
 }
 
 /* The name is taken: the same kind of entry is fine, anything else is not. */
@@ -231,10 +231,10 @@ static int do_setattr(struct apply *a, const struct jrec *r)
 				 r->valid & JV_GID ? r->gid : (gid_t)-1);
 		/* chown cleared set-id bits that the source may still have */
 		if (!err && !(r->valid & JV_MODE) && (st.st_mode & 06000) && !S_ISLNK(st.st_mode))
-			err = node_chmod(p.dir->fd, p.base, r->mode ? r->mode : st.st_mode);
+			err = node_chmod(p.dir->fd, p.base, r->mode ? r->mode : st.st_mode, a->env.tmpfd);
 	}
 	if (!err && (r->valid & JV_MODE))
-		err = node_chmod(p.dir->fd, p.base, r->mode);
+		err = node_chmod(p.dir->fd, p.base, r->mode, a->env.tmpfd);
 	if (!err && (r->valid & JV_MTIME)) {
 		err = node_mtime(p.dir->fd, p.base, r->mtime);
 		if (S_ISDIR(st.st_mode))

@@ -339,7 +339,7 @@ static int open_target(struct apply *a, const char *path, struct stat *st)
 	struct dir *dir;
 	const char *base;
 	if (fd != -EACCES || dirs_parent(&a->dirs, path, &dir, &base) ||
-	    node_chmod(dir->fd, base, (st->st_mode & 07777) | 0600))
+	    node_chmod(dir->fd, base, (st->st_mode & 07777) | 0600, a->env.tmpfd))
 		return fd;
 	return open_path(a, path, O_RDWR, st);
 }

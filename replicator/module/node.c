@@ -16,30 +16,48 @@
 #ifndef SYS_fchmodat2
 #define SYS_fchmodat2 452
 #endif
+#define CHMOD_NAME "chmod"
 
 int node_stat(int dirfd, const char *name, struct stat *st)
 {
 	return fstatat(dirfd, name, st, AT_SYMLINK_NOFOLLOW) ? -errno : 0;
 }
 
+/* What cannot be opened, or not without an effect, gets its mode under a further name, where nobody can put a symlink in its place. */
+static int chmod_by_link(int dirfd, const char *name, mode_t mode, int tmpfd)
+{
+	struct stat st;
+	if (linkat(dirfd, name, tmpfd, CHMOD_NAME, 0))
+		return -errno;
+	int err = node_stat(tmpfd, CHMOD_NAME, &st);
+	if (!err && S_ISLNK(st.st_mode))
+		err = -ELOOP;
+	if (!err && fchmodat(tmpfd, CHMOD_NAME, mode, 0))
+		err = -errno;
+	unlinkat(tmpfd, CHMOD_NAME, 0);
+	return err;
+}
+
 /* Kernels before 6.6: through a descriptor, for the types that can be opened without an effect. */
-static int chmod_by_open(int dirfd, const char *name, mode_t mode)
+static int chmod_by_open(int dirfd, const char *name, mode_t mode, int tmpfd)
 {
 	struct stat st;
 	int err = node_stat(dirfd, name, &st);
 	if (err || S_ISLNK(st.st_mode))
 		return err;
+	if ((st.st_mode & 07777) == mode)
+		return 0;
 	if (!S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode) && !S_ISFIFO(st.st_mode))
-		return (st.st_mode & 07777) == mode ? 0 : -EOPNOTSUPP;
+		return chmod_by_link(dirfd, name, mode, tmpfd);
 	int fd = openat(dirfd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
 	if (fd < 0)
-		return -errno;
+		return errno == EACCES && !S_ISDIR(st.st_mode) ? chmod_by_link(dirfd, name, mode, tmpfd) : -errno;
 	err = fchmod(fd, mode) ? -errno : 0;
 	close(fd);
 	return err;
 }
 
-int node_chmod(int dirfd, const char *name, mode_t mode)
+int node_chmod(int dirfd, const char *name, mode_t mode, int tmpfd)
 {
 	mode &= 07777;
 	if (syscall(SYS_fchmodat2, dirfd, name, mode, AT_SYMLINK_NOFOLLOW) == 0)
@@ -49,7 +67,7 @@ int node_chmod(int dirfd, const char *name, mode_t mode)
 		return node_stat(dirfd, name, &st) == 0 && S_ISLNK(st.st_mode) ? 0 : -EOPNOTSUPP;
 	}
 	if (errno == ENOSYS)
-		return chmod_by_open(dirfd, name, mode);
+		return chmod_by_open(dirfd, name, mode, tmpfd);
 	return -errno;
 }
 
@@ -114,7 +132,7 @@ int node_xattrs_apply(int dirfd, const char *name, const void *set, size_t len)
 	return err ? err : xattrs_apply(set, len, -1, AT_FDCWD, name);
 }
 
-int node_set_attr(int dirfd, const char *name, const struct wattr *want, bool no_owner)
+int node_set_attr(int dirfd, const char *name, const struct wattr *want, bool no_owner, int tmpfd)
 {
 	struct stat st;
 	int err = node_stat(dirfd, name, &st);
@@ -125,7 +143,7 @@ int node_set_attr(int dirfd, const char *name, const struct wattr *want, bool no
 		return err;
 	/* chown clears set-id bits */
 	if (!S_ISLNK(st.st_mode) && (chowned || ((st.st_mode ^ want->mode) & 07777)) &&
-	    (err = node_chmod(dirfd, name, want->mode)))
+	    (err = node_chmod(dirfd, name, want->mode, tmpfd)))
 		return err;
 	return node_mtime(dirfd, name, want->mtime);
 }

@@ -12,9 +12,9 @@
 
 /* lstat. Returns 0 or -errno. */
 int node_stat(int dirfd, const char *name, struct stat *st);
-/* Set permission bits (mode & 07777) of anything but a symlink; a symlink is left alone. Returns 0 or -errno;
- * -EOPNOTSUPP: an old kernel without fchmodat2(2) cannot do it for this type. */
-int node_chmod(int dirfd, const char *name, mode_t mode);
+/* Set permission bits (mode & 07777) of anything but a symlink; a symlink is left alone. tmpfd: a directory that is ours alone, on the
+ * same file system, for kernels without fchmodat2(2) (before 6.6). Returns 0 or -errno. */
+int node_chmod(int dirfd, const char *name, mode_t mode, int tmpfd);
 /* Set owner and group; (uid_t)-1 leaves one alone. Returns 0 or -errno. */
 int node_chown(int dirfd, const char *name, uid_t uid, gid_t gid);
 /* Set the modification time, leave the access time. Returns 0 or -errno. */
@@ -29,8 +29,8 @@ int node_removexattr(int dirfd, const char *name, const char *xname);
 /* Read the encoded attribute set (proto/xattrs.h) of an entry; make it exactly the given one. As above. */
 int node_xattrs_read(int dirfd, const char *name, struct buf *out);
 int node_xattrs_apply(int dirfd, const char *name, const void *set, size_t len);
-/* Bring owner (unless no_owner), permission bits and mtime to the given values, touching only what differs.
+/* Bring owner (unless no_owner), permission bits and mtime to the given values, touching only what differs. tmpfd: as for node_chmod.
  */
-int node_set_attr(int dirfd, const char *name, const struct wattr *want, bool no_owner);
+int node_set_attr(int dirfd, const char *name, const struct wattr *want, bool no_owner, int tmpfd);
 
 #endif

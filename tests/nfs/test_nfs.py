@@ -5,6 +5,7 @@ import fcntl
 import mmap
 import os
 import pathlib
+import stat
 import subprocess
 
 import pytest
@@ -72,6 +73,10 @@ def test_attributes(pair):
     (pair.dir / "d").mkdir()
     (pair.dir / "d").chmod(0o2775)
     os.utime(pair.dir / "d", ns=(5, 1_500_000_000_000_000_001))
+    os.mknod(pair.dir / "socket", stat.S_IFSOCK | 0o600)
+    os.mknod(pair.dir / "device", stat.S_IFCHR | 0o600, os.makedev(1, 3))
+    (pair.dir / "socket").chmod(0o1644)
+    (pair.dir / "device").chmod(0o660)
     assert f.stat().st_mtime_ns == 1_234_567_890_123_456_789
     served_same(pair)
 
