@@ -6,6 +6,7 @@ import mmap
 import os
 import socket
 import stat
+import subprocess
 
 import pytest
 
@@ -446,6 +447,22 @@ def test_deletions_can_be_kept_away(pair_with):
     (pair.dir / "other").write_text("y")
     pair.source.wait()
     assert (pair.copy / "file").read_text() == "x" and (pair.copy / "other").read_text() == "y"
+
+
+@pytest.mark.root
+def test_what_the_standby_refuses_is_shown(pair):
+    """An attribute that the standby cannot set is an error in status, not a comparison that never ends; later it is set."""
+    (pair.dir / "file").touch()
+    pair.source.wait()
+    if subprocess.run(["chattr", "+i", str(pair.copy / "file")], capture_output=True, check=False).returncode:
+        pytest.skip("chattr +i is not possible here")
+    try:
+        (pair.dir / "file").chmod(0o600)
+        pair.source.wait_error("permission|not permitted")
+        assert pair.source.status()["state"] == "broken"
+    finally:
+        subprocess.run(["chattr", "-i", str(pair.copy / "file")], check=True)
+    pair.same()
 
 
 @pytest.mark.parametrize("method", ["none", "zlib", "zstd"])
