@@ -214,7 +214,8 @@ static void *run(void *arg)
 	while (attach(t)) {
 		uint64_t began = clock_mono();
 
-		show_state(t, TS_CONNECTING, NULL);
+		if (t->view.state != TS_REFUSED) /* that stays until the standby lets us in */
+			show_state(t, TS_CONNECTING, NULL);
 		r = connect_once(t, &here, why, sizeof why);
 		if (r == 0 || r == -ECANCELED)
 			break;

@@ -61,6 +61,16 @@ def test_wrong_password(site):
     cured(source, standby)
 
 
+def test_refused_stays_broken_while_it_is_tried_again(site):
+    source, standby = start_wrong(site, prepare=wrong_password)
+    source.wait_error(REFERENCE.pattern)
+    codes = set()
+    tries = standby.log().count("not let in") + 4
+    while standby.log().count("not let in") < tries:
+        codes.add(source.ctl("status", source.name).returncode)
+    assert codes == {2}
+
+
 def test_unknown_user(site):
     source, standby = start_wrong(site, source_user="stranger")
     stranger_message(source, standby, "stranger", "m", "stranger")
