@@ -331,10 +331,10 @@ void bulk_mark_full(struct bulk *b)
 	b->moved = true;
 }
 
-int bulk_compare_all(struct bulk *b)
+int bulk_compare_all(struct bulk *b, unsigned flags)
 {
 	bulk_mark_full(b);
-	return bulk_recheck(b, 0, "", CMP_RECURSIVE);
+	return bulk_recheck(b, 0, "", CMP_RECURSIVE | flags);
 }
 
 bool bulk_comparing(const struct bulk *b)

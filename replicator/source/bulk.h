@@ -62,8 +62,8 @@ int bulk_renamed(struct bulk *b, const char *from, const char *to, bool exchange
 int bulk_recheck(struct bulk *b, uint64_t seq, const char *path, unsigned flags);
 /* The same, and the directory that holds it: its mtime may have changed without anything left to see in it. */
 int bulk_recheck_entry(struct bulk *b, uint64_t seq, const char *path, unsigned flags);
-/* Compare everything; POS says so until it is done. */
-int bulk_compare_all(struct bulk *b);
+/* Compare everything; POS says so until it is done. flags: CMP_ALLOW or 0. */
+int bulk_compare_all(struct bulk *b, unsigned flags);
 /* Mark what is scheduled as a whole that must be done in this connection, or everything is compared in the next. */
 void bulk_mark_full(struct bulk *b);
 /* Do a piece. Returns 1: did something; 0: nothing to do or no room; negative: stream error. */

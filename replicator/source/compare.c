@@ -424,9 +424,10 @@ static int job_end(struct compare *c, struct cjob *j)
 	if (j->pending.done < j->pending.len && !del_guarding(c, j))
 		return del_pending_step(c, j);
 	TAILQ_REMOVE(&c->jobs, j, active);
-	int err = j->pending.done < j->pending.len ? job_hold(c, j) : 0;
-	bool partial = *j->path || !(j->flags & CMP_RECURSIVE);
-	if (!err && partial && !compare_reports(j) && links_incomplete(c->links))
+	int err = j->pending.done < j->pending.len ? job_hold(c, j)
+		  : j->pending.more		   ? compare_add(c, j->path, j->flags)
+						   : 0;
+	if (!err && job_partial(j) && !compare_reports(j) && links_incomplete(c->links))
 		err = compare_add(c, "", CMP_RECURSIVE);
 	job_free(j);
 	if (TAILQ_EMPTY(&c->jobs) && links_count(c->links)) {

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: BSD-2-Clause
  * Deletions of a comparison and the delete guard.
  *
- * A name that only the standby has is deleted at once while there are few such: CMP_GUARD_FREE entries, or a
- * tenth of what the guard allows of the standby's entries listed so far. Beyond it they wait, by name, until
- * the job has listed everything: then all of them go, or, if they exceed the guard, none and the operator is
- * asked. So a source that lost its files costs the standby little, and a nearly full disk is freed early in
- * the usual case of a few deletions.
+ * Under the guard nothing is deleted before everything is counted: names that only the standby has wait until
+ * the job has listed all. Then all of them go, or, if they exceed the guard, none and the operator is asked. Of
+ * names that do not fit into CMP_PENDING_MAX only their number is kept; when the others are deleted the job runs
+ * once more. A job of less than the whole tree does not know the standby's size: CMP_GUARD_FREE deletions always
+ * pass there. Without the guard (100 %, or the operator's or the journal's word) deletions go at once.
  *
  * A directory counts with everything below it. It is walked (NF_EXTRA nodes) to count, and, where filters
  * exist, because excluded entries inside stay, and with them the directories above them. */
@@ -25,16 +25,11 @@ static bool guard_on(const struct compare *c, const struct cjob *j)
 	return c->env.mirror->delete_guard < 100 && !(j->flags & CMP_ALLOW);
 }
 
-/* Are the deletions so far more than CMP_GUARD_FREE and this percentage of what was listed? */
-static bool exceed(const struct compare *c, const struct cjob *j, double percent)
-{
-	return guard_on(c, j) && j->dels > CMP_GUARD_FREE &&
-	       (double)j->dels > (double)j->seen / 100 * percent;
-}
-
 bool del_guarding(const struct compare *c, const struct cjob *j)
 {
-	return exceed(c, j, c->env.mirror->delete_guard);
+	if (!guard_on(c, j) || (job_partial(j) && j->dels <= CMP_GUARD_FREE))
+		return false;
+	return (double)j->dels > (double)j->seen / 100 * c->env.mirror->delete_guard;
 }
 
 /* Ask the source itself whether a name is gone. Returns 1 gone, 0 there, or -errno: not known. */
@@ -68,8 +63,10 @@ static int pending_add(struct compare *c, struct cjob *j, const char *path)
 {
 	struct cpending *p = &j->pending;
 	size_t n = strlen(path) + 1;
-	if (p->len + n > CMP_PENDING_MAX)
-		return 0; /* too many to remember: if the guard lets them, the next comparison finds them */
+	if (p->len + n > CMP_PENDING_MAX) {
+		p->more = true;
+		return 0;
+	}
 	if (p->len + n > p->cap) {
 		size_t cap = p->cap ? p->cap * 2 : 4096;
 		while (cap < p->len + n)
@@ -85,7 +82,7 @@ static int pending_add(struct compare *c, struct cjob *j, const char *path)
 	return 0;
 }
 
-/* Delete path, which stands for count entries, now or when the guard allows. */
+/* Delete path, which stands for count entries, now or when all is counted. */
 static int delete_or_wait(struct compare *c, struct cnode *dir, const char *path, uint64_t count)
 {
 	struct cjob *j = dir->job;
@@ -94,7 +91,7 @@ static int delete_or_wait(struct compare *c, struct cnode *dir, const char *path
 		return 0;
 	j->dels += count;
 	c->progress.deletions += count;
-	if (j->pending.len || exceed(c, j, c->env.mirror->delete_guard / 10.0))
+	if (guard_on(c, j))
 		return pending_add(c, j, path);
 	dir->flags |= NF_DIRTY;
 	return delete_now(c, path);

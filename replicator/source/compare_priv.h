@@ -24,15 +24,16 @@
 #define CMP_STEP_BYTES	 (256u << 10) /* bytes read from files in one step */
 #define CMP_STEP_ENTRIES 256	      /* entries in one step */
 #define CMP_TRIES	 3	      /* of one path that fails or changes under us */
-#define CMP_GUARD_FREE	 100	      /* deletions that the guard never stops */
+#define CMP_GUARD_FREE	 100	      /* deletions that the guard never stops in a part of the tree */
 #define CMP_PENDING_MAX	 (16u << 20)  /* bytes of names whose deletion waits for the guard */
 #define CMP_QUEUE_MAX	 100000	      /* paths scheduled; beyond it everything is compared instead */
 
-/* Deletions that wait until the comparison knows how many entries there are. */
+/* Deletions that wait until the job knows how many entries there are. */
 struct cpending {
 	char *names; /* paths, each with its NUL, in the order found */
 	size_t len, cap;
 	size_t done; /* bytes of names already deleted */
+	bool more;   /* there are names beyond CMP_PENDING_MAX */
 };
 
 /* One scheduled path and everything below that it leads to. */
@@ -155,6 +156,11 @@ void compare_differs(struct compare *c, const char *path, const char *what);
 static inline bool compare_reports(const struct cjob *j)
 {
 	return (j->flags & CMP_REPORT) != 0;
+}
+/* Say whether j compares less than the whole tree. */
+static inline bool job_partial(const struct cjob *j)
+{
+	return *j->path || !(j->flags & CMP_RECURSIVE);
 }
 static inline void compare_spend(struct compare *c, size_t bytes)
 {

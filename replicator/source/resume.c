@@ -58,7 +58,7 @@ static int from_end(struct session *s, const char *because)
 	if (r < 0 && r != E_COLLAPSED)
 		return r;
 	sender_read(s->sender, s->reader, jreader_seq(s->reader), jreader_digest(s->reader));
-	return bulk_compare_all(s->bulk);
+	return bulk_compare_all(s->bulk, 0);
 }
 
 static struct redo *redo_of(struct redos *d, uint64_t ino)

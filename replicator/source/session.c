@@ -269,12 +269,13 @@ static int do_asked(struct session *s, bool *paused)
 	pthread_mutex_unlock(&v->lock);
 	if (stop)
 		return 1;
+	allow &= s->guarded;
 	if (allow) {
 		compare_allow_deletes(bulk_compare(s->bulk));
 		s->guarded = false;
 	}
 	if (resync)
-		r = bulk_compare_all(s->bulk);
+		r = bulk_compare_all(s->bulk, allow ? CMP_ALLOW : 0);
 	if (job != NULL) {
 		if (r == 0)
 			r = vrun_new(&s->verify, job, s->env->to->url, &ce);

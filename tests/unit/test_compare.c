@@ -346,6 +346,7 @@ START_TEST(extra_names_go)
 {
 	struct pair p;
 	pair_open(&p);
+	p.mirror.delete_guard = 90;
 	mkdirat(p.src, "d", 0755);
 	mkdirat(p.dst, "d", 0755);
 	write_text(p.dst, "d/x", "x");
@@ -415,7 +416,7 @@ START_TEST(the_guard_counts_the_whole_tree)
 }
 END_TEST
 
-START_TEST(the_guard_lets_few_go_before_it_stops)
+START_TEST(the_guard_lets_none_go_before_it_stops)
 {
 	struct pair p;
 	pair_open(&p);
@@ -425,8 +426,50 @@ START_TEST(the_guard_lets_few_go_before_it_stops)
 	ck_assert_uint_eq(p.guarded, 1);
 	ck_assert_uint_eq(p.guard_n, 499);
 	int fd = openat(p.dst, "d", O_RDONLY | O_DIRECTORY);
-	ck_assert_uint_ge(count_names(fd), 400);
+	ck_assert_uint_eq(count_names(fd), 502); /* . and .. too */
 	close(fd);
+	pair_close(&p);
+}
+END_TEST
+
+START_TEST(the_guard_protects_a_small_tree)
+{
+	struct pair p;
+	pair_open(&p);
+	many(p.src, "d", 1);
+	many(p.dst, "d", 5);
+	compare(&p, "", CMP_RECURSIVE);
+	ck_assert_uint_eq(p.guarded, 1);
+	ck_assert_int_eq(faccessat(p.dst, "d/4", F_OK, 0), 0);
+	many(p.src, "kept", 10);
+	compare(&p, "", CMP_RECURSIVE);
+	compare(&p, "", CMP_RECURSIVE);
+	ck_assert_uint_eq(p.guarded, 0);
+	equal(&p);
+	pair_close(&p);
+}
+END_TEST
+
+START_TEST(more_deletions_than_can_wait_take_several_rounds)
+{
+	struct pair p;
+	char path[4096], *end = path;
+	pair_open(&p);
+	for (unsigned i = 0; i < 15; i++) {
+		end += sprintf(end, "%s%0250u", i ? "/" : "", i);
+		mkdirat(p.src, path, 0755);
+		mkdirat(p.dst, path, 0755);
+	}
+	p.mirror.delete_guard = 99;
+	many(p.dst, "kept", 150);
+	many(p.src, "kept", 150);
+	for (unsigned i = 0; i < 4300; i++) { /* of 4 KB each; 16 MiB can wait */
+		sprintf(end, "/%0250u", i);
+		write_text(p.dst, path, "");
+	}
+	compare(&p, "", CMP_RECURSIVE);
+	ck_assert_uint_eq(p.guarded, 0);
+	equal(&p);
 	pair_close(&p);
 }
 END_TEST
@@ -897,7 +940,8 @@ END_TEST
 
 UNIT_MAIN("compare", first_copy_of_every_kind, report_changes_nothing, types_that_differ, extra_names_go,
 	  extra_names_stay_without_delete, the_guard_holds_deletions_back, the_guard_counts_the_whole_tree,
-	  the_guard_lets_few_go_before_it_stops, excluded_names_are_left_alone, attributes_alone,
+	  the_guard_lets_none_go_before_it_stops, the_guard_protects_a_small_tree,
+	  more_deletions_than_can_wait_take_several_rounds, excluded_names_are_left_alone, attributes_alone,
 	  changed_blocks_of_a_large_file, growing_and_shrinking, insertion_is_found,
 	  checksum_finds_silent_damage, a_huge_hole_costs_nothing, holes_are_made_again,
 	  hard_links_made_and_broken, one_name_of_a_hard_link_alone, one_path_with_missing_parents,
