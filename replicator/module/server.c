@@ -8,7 +8,10 @@
  *   replaced          got SIGUSR1, since a new connection of the same source asked to take over
  *   gone              reaped
  *
- * SIGHUP reads the configuration and reopens the log; running connections keep what they began with. */
+ * SIGHUP reads the configuration and reopens the log; running connections keep what they began with.
+ *
+ * The log file is the parent's: children write their lines into a pipe, so that they follow its rotation and
+ * have no descriptor of the file behind their walls. A line is shorter than PIPE_BUF and stays whole. */
 #include "config.h"
 #include "replicator/module/server.h"
 
@@ -56,6 +59,7 @@ struct server {
 	unsigned generation;
 	int stdir;
 	int sigfd;
+	int logpipe[2]; /* lines of children; -1: they log where we do (standard error, syslog) */
 	int listeners[LISTENERS_MAX];
 	int nlisteners;
 	LIST_HEAD(, child) children;
@@ -146,6 +150,15 @@ static void serve_child(struct server *sv, struct child *c)
 	}
 }
 
+/* Put lines of children into the log. */
+static void take_lines(struct server *sv)
+{
+	char lines[65536];
+	ssize_t n;
+	while (sv->logpipe[0] >= 0 && (n = read(sv->logpipe[0], lines, sizeof(lines))) > 0)
+		log_raw(lines, (size_t)n);
+}
+
 /* --- accepting --- */
 
 static bool too_many(struct server *sv, const uint8_t addr[16])
@@ -174,6 +187,10 @@ static void run_child(struct server *sv, int fd, int parent, const uint8_t addr[
 				  .title = true};
 	memcpy(env.addr, addr, 16);
 	memcpy(env.boot, sv->boot, 16);
+	if (sv->logpipe[1] >= 0) {
+		close(sv->logpipe[0]);
+		log_to(sv->logpipe[1]);
+	}
 	for (int i = 0; i < sv->nlisteners; i++)
 		close(sv->listeners[i]);
 	LIST_FOREACH (c, &sv->children, link)
@@ -299,10 +316,11 @@ static void take_signals(struct server *sv)
 
 static void poll_once(struct server *sv, int ms)
 {
-	struct pollfd p[1 + LISTENERS_MAX + CHILDREN_MAX];
-	struct child *who[1 + LISTENERS_MAX + CHILDREN_MAX], *c;
+	struct pollfd p[2 + LISTENERS_MAX + CHILDREN_MAX];
+	struct child *who[2 + LISTENERS_MAX + CHILDREN_MAX], *c;
 	nfds_t n = 0;
 	p[n++] = (struct pollfd){.fd = sv->sigfd, .events = POLLIN};
+	p[n++] = (struct pollfd){.fd = sv->logpipe[0], .events = POLLIN};
 	for (int i = 0; i < sv->nlisteners; i++)
 		p[n++] = (struct pollfd){.fd = sv->listeners[i], .events = POLLIN};
 	LIST_FOREACH (c, &sv->children, link) {
@@ -313,11 +331,13 @@ static void poll_once(struct server *sv, int ms)
 	}
 	if (poll(p, n, ms) <= 0)
 		return;
-	int first = 1 + sv->nlisteners;
+	if (p[1].revents)
+		take_lines(sv);
+	int first = 2 + sv->nlisteners;
 	for (nfds_t i = (nfds_t)first; i < n; i++)
 		if (p[i].revents)
 			serve_child(sv, who[i]);
-	for (int i = 1; i < first; i++)
+	for (int i = 2; i < first; i++)
 		if (p[i].revents)
 			accept_one(sv, p[i].fd);
 	if (p[0].revents)
@@ -341,6 +361,7 @@ static void loop(struct server *sv)
 		poll_once(sv, (int)left);
 	LIST_FOREACH (c, &sv->children, link)
 		kill(c->pid, SIGKILL); /* safe at any instant: nothing is torn, the position tells */
+	take_lines(sv);
 }
 
 /* --- start --- */
@@ -367,6 +388,10 @@ static int start(struct server *sv, bool foreground)
 		fprintf(stderr, "tandemd: log file %s cannot be opened: %s\n", sv->mc.log_file,
 			err_text(err));
 		return err;
+	}
+	if (sv->mc.log_file && (pipe2(sv->logpipe, O_CLOEXEC) || fcntl(sv->logpipe[0], F_SETFL, O_NONBLOCK))) {
+		fprintf(stderr, "tandemd: pipe: %s\n", err_text(-errno));
+		return -errno;
 	}
 	sv->stdir = fio_open_dir(sv->mc.state_dir);
 	if (sv->stdir < 0) {
@@ -399,6 +424,7 @@ int server_run(struct modules_conf *mc, const char *file, bool foreground)
 		return 1;
 	sv->mc = *mc;
 	sv->file = file;
+	sv->logpipe[0] = sv->logpipe[1] = -1;
 	LIST_INIT(&sv->children);
 	int err = start(sv, foreground);
 	if (!err && !foreground && daemon(0, 0))

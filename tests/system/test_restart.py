@@ -2,6 +2,7 @@
 """Everything may be stopped or killed at any time; what was written arrives. TANDEM_KILLS=N runs N rounds of each kill under load."""
 import errno
 import os
+import signal
 import time
 
 import pytest
@@ -192,3 +193,21 @@ def test_sigterm_unmounts(pair):
     assert pair.source.end() == 0
     pair.source.wait_gone()
     assert (pair.dir / "file").read_text() == "x"
+
+
+def test_log_rotation(site):
+    log = site.dir / "tandemd.log"
+    standby = site.standby(**{"log file": log})
+    source = site.source([standby.url()])
+    standby.start()
+    source.start()
+    source.wait()
+    assert "replicates mirror" in log.read_text()
+    old = log.rename(site.dir / "tandemd.log.1")
+    os.kill(standby.popen.pid, signal.SIGHUP)
+    wait_until(log.exists, "the new log")
+    source.stop()  # its connection began before the rotation
+    wait_until(lambda: "connection ended" in log.read_text(), lambda: f"the end in the new log:\n{log.read_text()}")
+    assert "connection ended" not in old.read_text()
+    standby.stop()
+    assert "stopping" in log.read_text()
