@@ -11,6 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "fs/drift.h"
 #include "fs/inflight.h"
 #include "fs/inodefd.h"
 
@@ -165,9 +166,11 @@ static void note(struct tfs *fs, struct iopen *io)
 	struct worker *w = worker_get(fs);
 	int n;
 
+	drift_check(fs, w, io->inode);
 	pthread_mutex_lock(&fs->tree.lock);
 	pthread_mutex_lock(&io->lock);
 	if (!io->noted) {
+		drift_begin_locked(fs, io->inode);
 		n = w ? tree_path_locked(&fs->tree, io->inode, NULL, w->path2) : -ENOMEM;
 		io->noted = true;
 		io->entry = inflight_dirty_set(fs->inflight, io->inode->ino, journal_seq(fs->journal),
@@ -303,6 +306,7 @@ void dirty_emit(struct tfs *fs, struct iopen *io, int fd, uint16_t flags)
 	struct facts x;
 	struct jrec *r;
 	int entry = -1;
+	bool clean = false;
 
 	if (!w)
 		return; /* stays dirty: the thread comes back to it */
@@ -326,12 +330,15 @@ void dirty_emit(struct tfs *fs, struct iopen *io, int fd, uint16_t flags)
 		if (io->writing == 0) {
 			entry = io->entry;
 			io->entry = -1;
+			clean = io->noted;
 			io->noted = false;
 		}
 	}
 	pthread_mutex_unlock(&io->lock);
 	pthread_mutex_unlock(&fs->tree.lock);
 	inflight_dirty_clear(fs->inflight, entry);
+	if (clean)
+		drift_end(fs, io->inode);
 	extent_release(&r->extents);
 }
 

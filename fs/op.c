@@ -6,7 +6,17 @@
 #include <errno.h>
 #include <string.h>
 
+#include "fs/drift.h"
 #include "proto/err.h"
+
+static void changing(struct tfs *fs, struct worker *w, struct inode *p1, struct inode *p2)
+{
+	w->changing[0] = p1;
+	w->changing[1] = p2 == p1 ? NULL : p2;
+	for (int k = 0; k < 2; k++)
+		if (w->changing[k])
+			drift_check(fs, w, w->changing[k]);
+}
 
 void op_note(struct tfs *fs, struct worker *w, const struct inflight_entry *e, struct inode *p1, const char *n1,
     struct inode *p2, const char *n2)
@@ -14,7 +24,11 @@ void op_note(struct tfs *fs, struct worker *w, const struct inflight_entry *e, s
 	struct inflight_entry x = *e;
 	int n, m = 0;
 
+	changing(fs, w, p1, p2);
 	pthread_mutex_lock(&fs->tree.lock);
+	for (int k = 0; k < 2; k++)
+		if (w->changing[k])
+			drift_begin_locked(fs, w->changing[k]);
 	n = tree_path_locked(&fs->tree, p1, n1, w->path);
 	if (p2)
 		m = tree_path_locked(&fs->tree, p2, n2, w->path2);
@@ -30,6 +44,10 @@ void op_note(struct tfs *fs, struct worker *w, const struct inflight_entry *e, s
 void op_done(struct tfs *fs, struct worker *w)
 {
 	inflight_op_clear(fs->inflight, w->op);
+	for (int k = 0; k < 2; k++)
+		if (w->changing[k])
+			drift_end(fs, w->changing[k]);
+	w->changing[0] = w->changing[1] = NULL;
 }
 
 bool op_private(const struct tfs *fs, const struct inode *parent, const char *name)
@@ -92,6 +110,7 @@ void op_reply_entry(fuse_req_t req, struct inode *i, const struct stat *st)
 	struct fuse_entry_param e;
 
 	op_fill_entry(fs, i, st, &e);
+	drift_saw(fs, worker_get(fs), i, st);
 	if (fuse_reply_entry(req, &e) == -ENOENT)
 		tree_forget(&fs->tree, i, 1);
 }

@@ -13,23 +13,27 @@
 
 #include "fs/cred.h"
 #include "fs/dirty.h"
+#include "fs/drift.h"
 #include "fs/inodefd.h"
 #include "fs/op.h"
 
 void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct tfs *fs = tfs_of(req);
+	struct worker *w = worker_get(fs);
 	struct inode *i = tree_get(&fs->tree, ino);
 	struct stat st;
 	int r;
 
 	(void)fi;
+	drift_look(fs, w);
 	r = ifd_stat(fs, i, &st);
 	if (r < 0) {
 		op_reply(req, r);
 		return;
 	}
 	tree_saw(i, &st);
+	drift_saw(fs, w, i, &st);
 	fuse_reply_attr(req, &st, fs->attr_timeout);
 }
 

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "fs/cred.h"
+#include "fs/drift.h"
 #include "fs/op.h"
 
 #define BLOCK (32u << 10) /* bytes of entries read at once */
@@ -127,11 +128,13 @@ static size_t add_plain(struct listing *l, const struct dirent64k *e)
 static size_t add_plus(struct listing *l, const struct dirent64k *e)
 {
 	struct fuse_entry_param p = {.attr = {.st_ino = e->d_ino, .st_mode = (mode_t)e->d_type << 12}};
+	struct worker *w = worker_get(l->fs);
 	struct inode *i = NULL;
 	struct stat st;
 	size_t n;
 
 	if (!is_dot(e->d_name)) {
+		drift_look(l->fs, w);
 		if (fstatat(l->fd, e->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0)
 			return errno == ENOENT ? 0 : add_plain(l, e);
 		n = fuse_add_direntry_plus(l->req, NULL, 0, e->d_name, NULL, 0);
@@ -139,6 +142,8 @@ static size_t add_plus(struct listing *l, const struct dirent64k *e)
 			return n;
 		pthread_mutex_lock(&l->fs->tree.lock);
 		i = tree_enter_locked(&l->fs->tree, l->dir, e->d_name, &st, false, NULL);
+		if (i && w)
+			drift_saw_locked(l->fs, w, i, &st);
 		pthread_mutex_unlock(&l->fs->tree.lock);
 		if (i)
 			op_fill_entry(l->fs, i, &st, &p);

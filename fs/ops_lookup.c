@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "fs/cred.h"
+#include "fs/drift.h"
 #include "fs/inodefd.h"
 #include "fs/op.h"
 #include "proto/err.h"
@@ -32,6 +33,7 @@ static void lookup_dots(fuse_req_t req, fuse_ino_t nodeid, const char *name)
 		fuse_reply_err(req, ESTALE);
 		return;
 	}
+	drift_look(fs, worker_get(fs));
 	r = ifd_stat(fs, i, &st);
 	if (r == 0) {
 		op_reply_entry(req, i, &st);
@@ -76,6 +78,7 @@ void op_lookup(fuse_req_t req, fuse_ino_t nodeid, const char *name)
 		return;
 	}
 	cred_remote(w, fuse_req_ctx(req));
+	drift_look(fs, w);
 	r = fstatat(dir->fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0 ? -errno : 0;
 	dirfd_put(&fs->tree, dir);
 	if (r == -ENOENT) {

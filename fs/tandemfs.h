@@ -59,6 +59,8 @@ struct worker {
 	uid_t fsuid;               /* as last set */
 	gid_t fsgid;
 	mode_t umask;              /* as last set; the thread has its own (CLONE_FS is unshared) */
+	uint64_t look;             /* tree.changes before it looked at something (drift.h) */
+	struct inode *changing[2]; /* what the operation it has noted changes; NULL: nothing */
 	int op;                    /* its slot in the in-flight table, -1 when that is full */
 	struct uring_server *server; /* the queue entry it serves; NULL: it reads /dev/fuse, or serves nobody */
 	char *iobuf;               /* for reads, grown on demand */

@@ -49,6 +49,17 @@ struct dentry {
 	char name[];
 };
 
+/* What an inode was like when last seen (drift.h). All members belong to tree.lock. */
+struct seen {
+	int64_t mtime;       /* ns */
+	uint64_t size;       /* bytes */
+	uint64_t ours;       /* tree.changes after the last change of our own */
+	uint32_t mode, uid, gid;
+	uint16_t busy;       /* changes of our own under way or not journaled */
+	bool known;
+	bool mixed;          /* several of ours overlapped */
+};
+
 struct inode {
 	/* immutable */
 	uint64_t ino;          /* st_ino */
@@ -65,6 +76,7 @@ struct inode {
 	uint32_t pins;         /* our own threads' references */
 	_Atomic uint32_t mode; /* st_mode as last seen; read without the lock */
 	int fd;                /* O_PATH, kept for a removed non-directory; -1 */
+	struct seen seen;      /* with shared source */
 	bool hashed;
 	_Atomic bool priv;     /* may carry suid, sgid or file capabilities: writes must strip them */
 };
@@ -91,6 +103,8 @@ struct tree {
 	uint64_t dir_renames;      /* directories renamed so far: paths built before may be outdated */
 	TAILQ_HEAD(dirfd_list, dirfd) lru; /* most recently used first */
 	unsigned ndirfds;
+	/* without lock */
+	_Atomic uint64_t changes;  /* changes of our own that have ended (drift.h) */
 	/* immutable */
 	struct inode *root;
 	uint64_t hseed;

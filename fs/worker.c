@@ -20,6 +20,8 @@ struct worker *worker_get(struct tfs *fs)
 		return NULL;
 	w->fs = fs;
 	w->server = NULL;
+	w->look = 0;
+	w->changing[0] = w->changing[1] = NULL;
 	w->iobuf = NULL;
 	w->iosize = 0;
 	w->op = inflight_op_alloc(fs->inflight);

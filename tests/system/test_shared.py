@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""shared source = yes: others change the directory below too, and the standby hears of it when it is looked at through the mount."""
+import os
+import shutil
+
+import pytest
+
+from lib import tree
+from lib.wait import wait_until
+
+
+@pytest.fixture
+def shared(site, tmp_path):
+    """A pair whose source is also reachable beside the mount."""
+    standby = site.standby()
+    source = site.source([standby.url()])
+    source.keys["shared source"] = "yes"
+    os.makedirs(source.dir / "d")
+    (source.dir / "d" / "f").write_text("old")
+    (source.dir / "d" / "g").write_text("stays")
+    source.below = os.open(source.dir, os.O_RDONLY | os.O_DIRECTORY)
+    standby.start()
+    source.start()
+    source.wait()
+    source.copy = standby.dir
+    look(source)
+    source.wait()
+    yield source
+    os.close(source.below)
+
+
+def below(source, path):
+    return f"/proc/self/fd/{source.below}/{path}"
+
+
+def look(source):
+    """What a program that walks the mount looks at."""
+    for top, _, names in os.walk(source.dir):
+        os.stat(top)
+        for n in names:
+            os.lstat(os.path.join(top, n))
+
+
+def seen_on_the_standby(source, expected):
+    def there():
+        look(source)
+        source.wait()
+        return expected()
+    wait_until(there, "the standby has what others did", timeout=30)
+    diff = tree.differences(source.dir, source.copy)
+    assert not diff, "\n".join(diff)
+
+
+def drifts(source):
+    return source.ctl("journal", source.name).stdout.count("drift")
+
+
+def test_a_file_that_others_wrote(shared):
+    with open(below(shared, "d/f"), "w", encoding="ascii") as f:
+        f.write("new, and longer")
+    seen_on_the_standby(shared, lambda: (shared.copy / "d" / "f").read_text() == "new, and longer")
+    assert drifts(shared) > 0
+
+
+def test_a_mode_that_others_changed(shared):
+    os.chmod(below(shared, "d/f"), 0o604)
+    seen_on_the_standby(shared, lambda: os.stat(shared.copy / "d" / "f").st_mode & 0o777 == 0o604)
+
+
+def test_names_that_others_made_and_removed(shared):
+    os.unlink(below(shared, "d/f"))
+    os.makedirs(below(shared, "d/new/deep"))
+    with open(below(shared, "d/new/deep/x"), "w", encoding="ascii") as f:
+        f.write("x")
+    seen_on_the_standby(shared, lambda: (shared.copy / "d" / "new" / "deep" / "x").exists() and not (shared.copy / "d" / "f").exists())
+
+
+def test_a_file_that_others_replaced(shared):
+    with open(below(shared, "d/t"), "w", encoding="ascii") as f:
+        f.write("another inode")
+    os.rename(below(shared, "d/t"), below(shared, "d/f"))
+    seen_on_the_standby(shared, lambda: (shared.copy / "d" / "f").read_text() == "another inode")
+
+
+def test_our_own_changes_are_no_drift(shared):
+    d = shared.dir / "own"
+    before = drifts(shared)
+    d.mkdir()
+    for n in range(20):
+        with open(d / f"f{n}", "w", encoding="ascii") as f:
+            f.write("x" * n)
+        os.chmod(d / f"f{n}", 0o600)
+        look(shared)
+    for n in range(10):
+        os.rename(d / f"f{n}", d / f"g{n}")
+        os.link(d / f"g{n}", d / f"h{n}")
+        look(shared)
+    shutil.rmtree(d)
+    look(shared)
+    shared.wait()
+    assert drifts(shared) == before
