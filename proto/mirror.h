@@ -52,7 +52,7 @@ struct mirror {
  * who may not read it), a wrong mode is. Returns 0, -errno, E_CONF (c->nerrors > 0), -ENOENT when there is no such section. */
 int mirror_load(struct mirror *m, struct conf *c, const char *file, const char *name);
 /* Build a mirror from the command line: tandemfs --target URL --password-file F SOURCE [MOUNTPOINT]. The name is the last
- * component of source; state_dir is XDG_STATE_HOME or ~/.local/state/tandem for users, /var/lib/tandem for root, unless given.
+ * component of source, with digits made from its path when another source has that name in state_dir; state_dir is XDG_STATE_HOME or ~/.local/state/tandem for users, /var/lib/tandem for root, unless given.
  * why gets a sentence on failure. Returns 0, -errno or E_CONF. */
 int mirror_from_args(struct mirror *m, const char *const *urls, int nurls, const char *password_file, const char *source,
     const char *mountpoint, const char *state_dir, char *why, size_t size);

@@ -13,6 +13,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include <xxhash.h>
+
 #include "proto/err.h"
 #include "proto/fileio.h"
 #include "proto/mirror_int.h"
@@ -275,21 +277,74 @@ static char *default_state_dir(void)
 	return n < 0 ? NULL : out;
 }
 
+/* Say whether the state directory dir/name is another source's: of a mirror in a configuration file, or, by what tandemfs wrote into it, of
+ * another source of a command line. */
+static bool others_state(const char *dir, const char *name, const char *source)
+{
+	const struct conf_entry *e = NULL;
+	struct conf_section *s;
+	struct conf c;
+	char *file;
+	bool others;
+	int r;
+
+	if (asprintf(&file, "%s/%s/mirror.conf", dir, name) < 0)
+		return false;
+	r = conf_read(&c, file);
+	s = r == 0 ? conf_section(&c, name) : NULL;
+	if (s != NULL)
+		e = conf_get(s, "source", 0);
+	others = r == 0 && (e == NULL || e->value == NULL || strcmp(e->value, source) != 0);
+	conf_release(&c);
+	free(file);
+	if (r != -ENOENT || asprintf(&file, "%s/%s/identity", dir, name) < 0)
+		return others;
+	others = access(file, F_OK) == 0;
+	free(file);
+	return others;
+}
+
+static bool exists(const char *dir, const char *name)
+{
+	char *path;
+	bool there;
+
+	if (asprintf(&path, "%s/%s", dir, name) < 0)
+		return false;
+	there = access(path, F_OK) == 0;
+	free(path);
+	return there;
+}
+
+/* Name the mirror of m->source: the last component, and, when that is taken by another source, digits that its path gives; these for ever after. */
+static char *args_name(const struct mirror *m, const char *dir)
+{
+	const char *base = path_base(m->source);
+	char *name;
+
+	base += strspn(base, ".-/"); /* it names a directory of ours */
+	if (*base == '\0')
+		base = "root";
+	if (asprintf(&name, "%s-%08x", base, (unsigned)XXH3_64bits(m->source, strlen(m->source))) < 0)
+		return NULL;
+	if (exists(dir, name) || others_state(dir, base, m->source))
+		return name;
+	free(name);
+	return strdup(base);
+}
+
 static int args_paths(struct mirror *m, const char *source, const char *mountpoint, const char *state_dir,
 		      char *why, size_t size)
 {
 	char *dir;
-	const char *name;
 	int n;
 
 	m->source = realpath(source, NULL);
 	if (m->source == NULL)
 		return fail(why, size, -errno, "the source %s: %s", source, strerror(errno));
 	m->mountpoint = mountpoint != NULL ? typed_path(mountpoint) : strdup(m->source);
-	name = path_base(m->source);
-	name += strspn(name, ".-/"); /* it names a directory of ours */
-	m->name = strdup(*name != '\0' ? name : "root");
 	dir = state_dir != NULL ? typed_path(state_dir) : default_state_dir();
+	m->name = dir != NULL ? args_name(m, dir) : NULL;
 	if (m->mountpoint == NULL || m->name == NULL || dir == NULL) {
 		free(dir);
 		return fail(why, size, -ENOMEM, "no memory");

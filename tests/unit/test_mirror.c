@@ -470,6 +470,79 @@ START_TEST(a_command_line_makes_a_mirror)
 }
 END_TEST
 
+/* The mirror of the command line for dir/which/data, with its state in dir/state. */
+static void data_of(const char *which)
+{
+	static const char *const urls[] = {"tandem://u@h/m"};
+	char source[300], state[300];
+
+	snprintf(source, sizeof(source), "%s/%s/data", dir, which);
+	snprintf(state, sizeof(state), "%s/state", dir);
+	ck_assert_msg(mirror_from_args(&m, urls, 1, "pw", source, NULL, state, why, sizeof(why)) == 0, "%s", why);
+}
+
+/* What tandemfs leaves in the state directory of m. */
+static void leave_state(void)
+{
+	char path[600];
+	FILE *f;
+
+	mkdir(m.state_dir, 0700);
+	snprintf(path, sizeof(path), "%s/mirror.conf", m.state_dir);
+	f = fopen(path, "w");
+	fprintf(f, "[%s]\nsource = %s\n", m.name, m.source);
+	fclose(f);
+}
+
+START_TEST(sources_of_one_name_have_a_state_each)
+{
+	char path[300], second[300];
+
+	unit_scratch(dir);
+	for (int i = 0; i < 5; i++) {
+		snprintf(path, sizeof(path), "%s/%s", dir, (const char *[]){"state", "a", "b", "a/data", "b/data"}[i]);
+		ck_assert_int_eq(mkdir(path, 0700), 0);
+	}
+	data_of("a");
+	ck_assert_str_eq(m.name, "data");
+	leave_state();
+	mirror_release(&m);
+	data_of("b");
+	ck_assert_int_eq(strncmp(m.name, "data-", 5), 0);
+	ck_assert_int_eq(strlen(m.name), 13);
+	ck_assert_str_eq(strrchr(m.state_dir, '/') + 1, m.name);
+	snprintf(second, sizeof(second), "%s", m.name);
+	leave_state();
+	mirror_release(&m);
+	data_of("a");
+	ck_assert_str_eq(m.name, "data");
+	unit_remove(m.state_dir);
+	mirror_release(&m);
+	data_of("b");
+	ck_assert_str_eq(m.name, second);
+	mirror_release(&m);
+	done();
+}
+END_TEST
+
+START_TEST(a_state_of_a_configuration_file_is_not_taken)
+{
+	char path[300];
+
+	unit_scratch(dir);
+	for (int i = 0; i < 4; i++) {
+		snprintf(path, sizeof(path), "%s/%s", dir, (const char *[]){"state", "a", "a/data", "state/data"}[i]);
+		ck_assert_int_eq(mkdir(path, 0700), 0);
+	}
+	strlcat(path, "/identity", sizeof(path));
+	close(open(path, O_WRONLY | O_CREAT, 0600));
+	data_of("a");
+	ck_assert_int_eq(strncmp(m.name, "data-", 5), 0);
+	mirror_release(&m);
+	done();
+}
+END_TEST
+
 START_TEST(a_command_line_that_lacks_something_says_what)
 {
 	static const char *const good[] = {"tandem://u@h/m"}, *const bad[] = {"tandem://u@h"};
@@ -499,5 +572,6 @@ UNIT_MAIN("mirror", a_short_section_has_all_defaults, every_key_is_read, the_fir
     without_a_name_the_whole_file_is_checked, an_open_password_file_is_told_but_loads, mirrors_are_listed_in_file_order,
     urls_are_taken_apart, bad_urls_name_what_is_wrong, a_password_is_one_line,
     a_password_others_can_read_is_refused_with_the_remedy, a_secrets_file_for_a_password_is_explained,
-    an_empty_or_long_password_file_is_refused, a_missing_password_file_is_an_errno, a_command_line_makes_a_mirror,
+    an_empty_or_long_password_file_is_refused, a_missing_password_file_is_an_errno, a_command_line_makes_a_mirror, sources_of_one_name_have_a_state_each,
+    a_state_of_a_configuration_file_is_not_taken,
     a_command_line_that_lacks_something_says_what)
