@@ -10,7 +10,7 @@ enum terr {
 	E_CHECKSUM = -4101, /* bytes are not what was written: journal quarantines, a connection is dropped */
 	E_GAP = -4102,      /* a sequence or a segment is missing: answered by a resync */
 	E_VERSION = -4103,  /* written by a version we do not know: the operator upgrades */
-	E_DIVERGED = -4104, /* same journal, other history: refused, then a resync */
+	E_DIVERGED = -4104, /* same journal, other history: everything is compared */
 	E_FOREIGN = -4105,  /* belongs to another source or module: the operator decides */
 	E_LIMIT = -4106,    /* a size or count above its named maximum */
 	E_PROTO = -4107,    /* the peer broke the wire protocol: the connection is dropped */

@@ -461,7 +461,7 @@ int wsum_get(struct buf *b, uint32_t *weak, uint8_t strong[16])
 const char *wrefuse_text(uint32_t code)
 {
 	static const char *const t[] = {"none", "protocol version", "address not allowed", "module is read only", "busy",
-	    "module directory is not there", "module belongs to another source", "positions diverged", "protocol error",
+	    "module directory is not there", "module belongs to another source", "code 7", "protocol error",
 	    "permission denied", "no space left", "file system is read-only", "input/output error", "no such file or directory",
 	    "file exists", "other type of file", "bytes differ from the sender's", "name not allowed by the file system",
 	    "not supported", "daemon is shutting down", "other error"};

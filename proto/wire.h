@@ -39,7 +39,7 @@ enum wrefuse { /* codes of REFUSE, FAIL, HOLD */
 	WR_BUSY = 4,        /* max connections, or another connection holds the module */
 	WR_NO_DISK = 5,     /* module path missing or its marker lost */
 	WR_FOREIGN = 6,     /* module belongs to another source */
-	WR_DIVERGED = 7,    /* position's digest differs */
+	/* 7 is not used: the client finds out that histories differ, from WELCOME's position */
 	WR_PROTOCOL = 8,
 	WR_PERMISSION = 9,
 	WR_NO_SPACE = 10,
