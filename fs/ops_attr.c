@@ -37,6 +37,39 @@ void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	fuse_reply_attr(req, &st, fs->attr_timeout);
 }
 
+#ifdef HAVE_STRUCT_FUSE_LOWLEVEL_OPS_STATX
+/* Asked for when somebody wants to know the time of birth; the kernel takes the rest as from GETATTR. */
+void op_statx(fuse_req_t req, fuse_ino_t ino, int flags, int mask, struct fuse_file_info *fi)
+{
+	struct tfs *fs = tfs_of(req);
+	struct worker *w = worker_get(fs);
+	struct inode *i = tree_get(&fs->tree, ino);
+	struct statx x;
+	struct stat st = {0};
+	struct ifd f;
+	int r;
+
+	(void)fi;
+	drift_look(fs, w);
+	r = ifd_get(fs, i, &f);
+	if (r < 0) {
+		op_reply(req, r);
+		return;
+	}
+	r = statx(f.fd, "", AT_EMPTY_PATH | (flags & AT_STATX_SYNC_TYPE), (unsigned)mask | STATX_BASIC_STATS, &x) < 0 ? -errno : 0;
+	if (r == 0 && !fs->exclusive)
+		r = fstat(f.fd, &st) < 0 ? -errno : 0;
+	ifd_put(fs, &f);
+	if (r < 0) {
+		op_reply(req, r);
+		return;
+	}
+	if (!fs->exclusive)
+		drift_saw(fs, w, i, &st);
+	fuse_reply_statx(req, 0, &x, fs->attr_timeout);
+}
+#endif
+
 static int set_mode(const struct ifd *f, mode_t mode)
 {
 	char proc[IFD_PROC_MAX];

@@ -124,6 +124,9 @@ void ops_init(struct fuse_lowlevel_ops *o)
 #ifdef HAVE_STRUCT_FUSE_LOWLEVEL_OPS_TMPFILE
 	o->tmpfile = op_tmpfile;
 #endif
+#ifdef HAVE_STRUCT_FUSE_LOWLEVEL_OPS_STATX
+	o->statx = op_statx;
+#endif
 }
 
 /* --- the handshake ---------------------------------------------------------------------------- */

@@ -57,6 +57,20 @@ def test_mount_shows_what_is_below(mount):
     assert before == after, {p: (before.get(p), after.get(p)) for p in before.keys() | after.keys() if before.get(p) != after.get(p)}
 
 
+def test_time_of_birth(mount):
+    """Told where libfuse can (3.18), and then it is that of the directory below."""
+    for name in ("file", "directory"):
+        (mount.dir / name).touch() if name == "file" else (mount.dir / name).mkdir()
+
+    def births():
+        return subprocess.run(["stat", "-c", "%W %.9W", str(mount.dir / "file"), str(mount.dir / "directory")], capture_output=True, text=True, check=True).stdout
+    seen = births()
+    assert (mount.dir / "file").stat().st_size == 0
+    mount.stop()
+    if not seen.startswith(("0", "-")):
+        assert seen == births()
+
+
 def test_inode_numbers_are_stable(mount):
     (mount.dir / "a").touch()
     os.link(mount.dir / "a", mount.dir / "b")
