@@ -245,20 +245,24 @@ struct facts {
 	bool handle;
 };
 
-static void facts_get(struct facts *x, int fd)
+static void facts_handle(struct facts *x, int fd)
 {
 	int mount;
 
+	x->u.h.handle_bytes = HANDLE_BYTES;
+	x->handle = name_to_handle_at(fd, "", &x->u.h, &mount, AT_EMPTY_PATH) == 0;
+}
+
+static void facts_get(struct facts *x, int fd)
+{
 	memset(&x->st, 0, sizeof(x->st));
 	x->handle = false;
 	if (fd < 0 || fstat(fd, &x->st) < 0) {
 		x->st.st_nlink = 1;
 		return;
 	}
-	if (x->st.st_nlink == 1)
-		return;
-	x->u.h.handle_bytes = HANDLE_BYTES;
-	x->handle = name_to_handle_at(fd, "", &x->u.h, &mount, AT_EMPTY_PATH) == 0;
+	if (x->st.st_nlink != 1)
+		facts_handle(x, fd);
 }
 
 /* Fill the record from the open state, which becomes clean. Takes the extents. */
@@ -281,15 +285,19 @@ static void take_locked(struct tfs *fs, struct iopen *io, struct jrec *r)
 	}
 }
 
-static void append_locked(struct tfs *fs, struct worker *w, struct iopen *io, const struct facts *x, struct jrec *r)
+/* An inode that has names, but none that we know (they were not looked up since the mount), goes by its handle. */
+static void append_locked(struct tfs *fs, struct worker *w, struct inode *i, struct facts *x, int fd, struct jrec *r)
 {
-	int n = tree_path_locked(&fs->tree, io->inode, NULL, w->path);
+	int n = tree_path_locked(&fs->tree, i, NULL, w->path);
 
-	r->ino = io->inode->ino;
+	r->ino = i->ino;
 	r->size = (uint64_t)x->st.st_size;
 	r->path = n > 0 ? w->path : "";
-	if (n <= 0)
+	if (n <= 0) {
 		r->flags |= JF_UNLINKED;
+		if (!x->handle && fd >= 0)
+			facts_handle(x, fd);
+	}
 	if (x->handle) {
 		r->handle_type = x->u.h.handle_type;
 		r->handle = x->u.h.f_handle;
@@ -324,7 +332,7 @@ void dirty_emit(struct tfs *fs, struct iopen *io, int fd, uint16_t flags)
 		if (empty)
 			io->unclosed = unclosed; /* a change that failed: only the note goes */
 		else
-			append_locked(fs, w, io, &x, r);
+			append_locked(fs, w, io->inode, &x, fd, r);
 		for (unsigned k = 0; k < r->ncopies; k++)
 			free((char *)r->copies[k].src_path);
 		if (io->writing == 0) {
@@ -340,6 +348,15 @@ void dirty_emit(struct tfs *fs, struct iopen *io, int fd, uint16_t flags)
 	if (clean)
 		drift_end(fs, io->inode);
 	extent_release(&r->extents);
+}
+
+void dirty_nameless_locked(struct tfs *fs, struct worker *w, struct inode *i, int fd)
+{
+	struct facts x;
+
+	facts_get(&x, fd);
+	jrec_init(&w->rec, JT_CONTENT);
+	append_locked(fs, w, i, &x, fd, &w->rec);
 }
 
 static void emit_any_fd(struct tfs *fs, struct iopen *io)

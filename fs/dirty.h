@@ -78,6 +78,9 @@ void dirty_copy(struct iopen *io, const struct jcopy *hint);
 void dirty_emit(struct tfs *fs, struct iopen *io, int fd, uint16_t flags);
 /* The same for an inode that may be open, before its names change. */
 void dirty_emit_inode(struct tfs *fs, struct inode *i);
+/* An attribute of inode i changed, and we know none of the names it still has: a CONTENT record without ranges has it compared.
+ * fd: the inode, any access. Uses w->rec and w->path. */
+void dirty_nameless_locked(struct tfs *fs, struct worker *w, struct inode *i, int fd);
 /* Record everything dirty now. */
 void dirty_emit_all(struct tfs *fs);
 /* How many inodes are dirty. */

@@ -126,7 +126,7 @@ static int set_size(fuse_req_t req, struct inode *i, const struct ifd *f, const 
 	return r;
 }
 
-static void record_attr(struct tfs *fs, struct worker *w, struct inode *i, const struct stat *st, uint32_t valid)
+static void record_attr(struct tfs *fs, struct worker *w, struct inode *i, const struct ifd *f, const struct stat *st, uint32_t valid)
 {
 	struct jrec *r = &w->rec;
 	const char *path;
@@ -143,6 +143,8 @@ static void record_attr(struct tfs *fs, struct worker *w, struct inode *i, const
 	r->mtime = op_jtime(&st->st_mtim);
 	if (path[0] || i == fs->tree.root)
 		journal_append(fs->journal, r);
+	else if (!S_ISDIR(st->st_mode))
+		dirty_nameless_locked(fs, w, i, f->fd);
 	pthread_mutex_unlock(&fs->tree.lock);
 }
 
@@ -242,7 +244,7 @@ void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set, s
 	if (fstat(f.fd, &st) < 0 && r == 0)
 		r = -errno;
 	else if (valid_of(done))
-		record_attr(fs, w, i, &st, valid_of(done));
+		record_attr(fs, w, i, &f, &st, valid_of(done));
 	op_done(fs, w);
 	ifd_put(fs, &f);
 	if (r < 0) {

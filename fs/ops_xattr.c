@@ -11,6 +11,7 @@
 #include <sys/xattr.h>
 
 #include "fs/cred.h"
+#include "fs/dirty.h"
 #include "fs/inodefd.h"
 #include "fs/op.h"
 
@@ -104,8 +105,8 @@ void op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
 	free(list);
 }
 
-static void record(struct tfs *fs, struct worker *w, enum jtype type, struct inode *i, const char *name, const char *value,
-    size_t size, int flags)
+static void record(struct tfs *fs, struct worker *w, enum jtype type, struct inode *i, const struct ifd *f, const char *name,
+    const char *value, size_t size, int flags)
 {
 	struct jrec *r = &w->rec;
 
@@ -123,6 +124,8 @@ static void record(struct tfs *fs, struct worker *w, enum jtype type, struct ino
 	}
 	if (r->path[0] || i == fs->tree.root)
 		journal_append(fs->journal, r);
+	else if (!S_ISDIR(i->mode))
+		dirty_nameless_locked(fs, w, i, f->fd);
 	pthread_mutex_unlock(&fs->tree.lock);
 }
 
@@ -176,7 +179,7 @@ static void do_change(fuse_req_t req, fuse_ino_t ino, const char *name, const ch
 	if (r == 0) {
 		if (starts(name, "security.capability"))
 			atomic_store(&i->priv, true);
-		record(fs, w, type, i, name, value, size, flags);
+		record(fs, w, type, i, &f, name, value, size, flags);
 	}
 	op_done(fs, w);
 	ifd_put(fs, &f);

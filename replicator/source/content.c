@@ -113,23 +113,43 @@ static int unreadable(struct content *c, int err)
 	return r < 0 ? r : bulk_unreadable(c->bulk, c->rec->seq, c->rec->path, err);
 }
 
-/* The inode is there, but nobody recorded its name: ask the kernel, and compare that path. Takes fd. */
-static int unnamed(struct content *c, int fd)
+/* Ask the kernel by which name fd is known to it. Returns whether that leads to it. */
+static bool kernel_name(const struct content *c, int fd, char *name, size_t size)
 {
-	char link[64], root[PATH_MAX], name[PATH_MAX];
+	char link[64], root[PATH_MAX];
+	struct stat st;
 	ssize_t rlen, nlen;
+	int again;
 
 	snprintf(link, sizeof link, "/proc/self/fd/%d", c->locate.rootfd);
 	rlen = readlink(link, root, sizeof root - 1);
 	snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-	nlen = readlink(link, name, sizeof name - 1);
-	close(fd);
-	if (rlen > 0 && nlen > rlen + 1) {
-		root[rlen] = name[nlen] = '\0';
-		if (strncmp(root, name, (size_t)rlen) == 0 && name[rlen] == '/' && path_valid(name + rlen + 1))
-			return bulk_recheck(c->bulk, c->first_seq, name + rlen + 1, 0);
+	nlen = readlink(link, name, size - 1);
+	if (rlen <= 0 || nlen <= rlen + 1 || strncmp(root, name, (size_t)rlen) != 0 || name[rlen] != '/')
+		return false;
+	memmove(name, name + rlen + 1, (size_t)(nlen - rlen));
+	name[nlen - rlen - 1] = '\0';
+	again = path_valid(name) ? locate_path(c->locate.rootfd, name, c->rec->ino, &st) : -1;
+	if (again >= 0)
+		close(again);
+	return again >= 0;
+}
+
+/* The inode is there, but nobody recorded its name: find one, and compare that path. Its bytes, too: what was sent of it before
+ * may have brought the time that it has now. Takes fd. */
+static int unnamed(struct content *c, int fd)
+{
+	char name[PATH_LONGEST];
+	struct stat st;
+	bool gone;
+
+	if (kernel_name(c, fd, name, sizeof name) || locate_name(c->locate.rootfd, c->rec->ino, name, sizeof name)) {
+		close(fd);
+		return bulk_recheck(c->bulk, c->first_seq, name, CMP_CHECKSUM);
 	}
-	return bulk_recheck(c->bulk, c->first_seq, "", CMP_RECURSIVE);
+	gone = fstat(fd, &st) == 0 && st.st_nlink == 0;
+	close(fd);
+	return gone ? 0 : bulk_recheck(c->bulk, c->first_seq, "", CMP_RECURSIVE | CMP_CHECKSUM);
 }
 
 /* Some sends of a restless file, then it is put off. Takes fd. */

@@ -246,7 +246,7 @@ int locate_open(const struct locate *l, const struct jrec *rec, struct stat *st)
 		r = ahead_journal(l, &f, st, &cut);
 	if (r == E_GONE && !f.gone)
 		r = by_handle(l->rootfd, rec, st);
-	if (r == -EPERM && rec->handle_len != 0)
+	if ((r == -EPERM && rec->handle_len != 0) || (r == E_GONE && !f.gone && rec->handle_len == 0 && rec->path[0] == '\0'))
 		r = search(l->rootfd, rec->ino, st);
 	if (r == E_GONE && !f.gone)
 		r = cut ? -ENOENT : -EAGAIN;

@@ -129,6 +129,26 @@ def test_killed_supervisor_leaves_a_dead_mount(pair):
     pair.same()
 
 
+@pytest.mark.parametrize("what", ["bytes", "mode", "xattr"])
+def test_a_name_that_the_new_mount_has_not_seen(pair, what):
+    """Of two names one is looked up, opened and removed: what happens to the file then belongs to the other."""
+    (pair.dir / "d").mkdir()
+    (pair.dir / "d" / "a").write_bytes(bytes(100000))
+    os.link(pair.dir / "d" / "a", pair.dir / "b")
+    pair.source.wait()
+    pair.source.stop()
+    pair.source.start()
+    with open(pair.dir / "d" / "a", "r+b", buffering=0) as f:
+        os.unlink(pair.dir / "d" / "a")
+        if what == "bytes":
+            f.write(b"x")
+        elif what == "mode":
+            os.fchmod(f.fileno(), 0o600)
+        else:
+            os.setxattr(f.fileno(), "user.t", b"x")
+    pair.same()
+
+
 def test_kill_mount_with_an_open_file(pair):
     """What was written into an open file before the kill is found again, though nobody closed it."""
     (pair.dir / "file").write_bytes(bytes(100000))
