@@ -109,7 +109,7 @@ static int do_make(struct apply *a, const struct jrec *r, uint32_t type)
 	int err = find(a, r->path, &p);
 	if (err)
 		return err;
-	dirs_keep(p.dir, r->pm);
+	dirs_keep(&a->dirs, p.dir, r->pm);
 	err = make_entry(&p, r, type);
 	if (err == -EEXIST)
 		err = same_kind(&p, r, type);
@@ -143,7 +143,7 @@ static int do_link(struct apply *a, const struct jrec *r)
 		return WR_TYPE;
 	if (r->seq && (err = position_unsettle(a->env.page, r->seq)))
 		return err;
-	dirs_keep(to.dir, r->pm2);
+	dirs_keep(&a->dirs, to.dir, r->pm2);
 	if (linkat(from.dir->fd, from.base, to.dir->fd, to.base, 0) == 0)
 		return 0;
 	if (errno != EEXIST)
@@ -161,7 +161,7 @@ static int do_unlink(struct apply *a, const struct jrec *r)
 	int err = find(a, r->path, &p);
 	if (err)
 		return err == -ENOENT ? 0 : err;
-	dirs_keep(p.dir, r->pm);
+	dirs_keep(&a->dirs, p.dir, r->pm);
 	if (unlinkat(p.dir->fd, p.base, 0) == 0 || errno == ENOENT)
 		return 0;
 	err = -errno;
@@ -174,7 +174,7 @@ static int do_rmdir(struct apply *a, const struct jrec *r)
 	int err = find(a, r->path, &p);
 	if (err)
 		return err == -ENOENT ? 0 : err;
-	dirs_keep(p.dir, r->pm);
+	dirs_keep(&a->dirs, p.dir, r->pm);
 	if (unlinkat(p.dir->fd, p.base, AT_REMOVEDIR) && errno != ENOENT)
 		return -errno;
 	dirs_drop(&a->dirs, r->path);
@@ -210,8 +210,8 @@ static int do_rename(struct apply *a, const struct jrec *r)
 		return WR_TYPE;
 	if (r->seq && (err = position_unsettle(a->env.page, r->seq)))
 		return err;
-	dirs_keep(from.dir, r->pm);
-	dirs_keep(to.dir, r->pm2);
+	dirs_keep(&a->dirs, from.dir, r->pm);
+	dirs_keep(&a->dirs, to.dir, r->pm2);
 	if (renameat2(from.dir->fd, from.base, to.dir->fd, to.base, flags))
 		return errno == EEXIST ? WR_TYPE : -errno;
 	return exchange || st.st_nlink < 2 ? 0 : drop_left(&from, &st);
@@ -280,7 +280,7 @@ static int do_rmtree(struct apply *a, const char *path)
 	int err = find(a, path, &p);
 	if (err)
 		return err == -ENOENT ? 0 : err;
-	dirs_keep(p.dir, now);
+	dirs_keep(&a->dirs, p.dir, now);
 	return apply_rmtree(a, path);
 }
 
@@ -346,6 +346,7 @@ static int do_pos(struct apply *a, const struct wop *op)
 		p->out[i] = v;
 	}
 	keep_failed(a, p);
+	dirs_restore(&a->dirs); /* who is killed behind the position is not asked for them again */
 	return position_store(a->env.page);
 }
 
@@ -592,6 +593,8 @@ int apply_op(struct apply *a, const struct wop *op)
 	int err = 0;
 	struct jrec none;
 	a->commit_pm = (struct jtime){0};
+	if (touched_full(&a->dirs.touched))
+		dirs_restore(&a->dirs);
 	if (a->pending.set && makes_pending(a, op)) {
 		a->pending.set = false;
 		a->commit_pm = a->pending.pm;
@@ -637,12 +640,12 @@ static void clean_tmp(struct apply *a)
 	closedir(d);
 }
 
-int apply_init(struct apply *a, const struct apply_env *env, int redofd, bool replay_all)
+int apply_init(struct apply *a, const struct apply_env *env, int dirfd, int redofd, bool restore, bool replay_all)
 {
 	memset(a, 0, sizeof(*a));
 	a->env = *env;
 	LIST_INIT(&a->transfers);
-	dirs_init(&a->dirs, env->rootfd);
 	clean_tmp(a);
-	return redo_init(&a->redo, redofd, env->rootfd, replay_all);
+	int err = dirs_init(&a->dirs, env->rootfd, dirfd, restore);
+	return err ? err : redo_init(&a->redo, redofd, env->rootfd, replay_all);
 }

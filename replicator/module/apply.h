@@ -84,10 +84,10 @@ struct apply {
 	uint64_t records, files, bytes; /* counters for the log */
 };
 
-/* Begin applying; what earlier connections left in tmp/ is removed, committed redo logs are finished. redofd
- * is .tandem/redo (borrowed). replay_all: the host was restarted, finished logs count as unfinished. Returns
- * 0 or -errno. */
-int apply_init(struct apply *a, const struct apply_env *env, int redofd, bool replay_all);
+/* Begin applying; what earlier connections left in tmp/ is removed, committed redo logs are finished. dirfd is .tandem, redofd
+ * .tandem/redo (borrowed). restore: the last child was killed, its directories get their times back. replay_all: the host was
+ * restarted, finished logs count as unfinished. Returns 0 or -errno. */
+int apply_init(struct apply *a, const struct apply_env *env, int dirfd, int redofd, bool restore, bool replay_all);
 void apply_release(struct apply *a);
 /* Apply one operation. Failures of the operation go to env.fail and give 0. Returns 0, E_PROTO (the
  * connection must end), or what hold or tick returned. */

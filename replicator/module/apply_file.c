@@ -435,7 +435,7 @@ static int commit_new(struct apply *a, struct transfer *t, const struct wop *op)
 	err = finish(a, t->file, op, dir, base, replaces);
 	if (err)
 		return err;
-	dirs_keep(dir, a->commit_pm);
+	dirs_keep(&a->dirs, dir, a->commit_pm);
 	if (renameat(a->env.tmpfd, t->name, dir->fd, base))
 		return errno == EISDIR || errno == ENOTEMPTY ? WR_TYPE : -errno;
 	t->name[0] = 0;
@@ -505,7 +505,7 @@ static int patch_aside(struct apply *a, struct transfer *t, const struct wop *op
 	if (!err)
 		err = finish(a, fd, op, dir, base, true);
 	close(fd);
-	dirs_keep(dir, (struct jtime){0});
+	dirs_keep(&a->dirs, dir, (struct jtime){0});
 	if (!err && renameat(a->env.tmpfd, name, dir->fd, base))
 		err = -errno;
 	if (err)
@@ -579,6 +579,6 @@ void apply_release(struct apply *a)
 	struct transfer *t;
 	while ((t = LIST_FIRST(&a->transfers)))
 		drop(a, t);
-	dirs_flush(&a->dirs);
+	dirs_release(&a->dirs);
 	redo_release(&a->redo);
 }

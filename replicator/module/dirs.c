@@ -13,10 +13,27 @@
 
 #include "proto/path.h"
 
-void dirs_init(struct dirs *d, int rootfd)
+int dirs_init(struct dirs *d, int rootfd, int touchedfd, bool restore)
 {
 	memset(d, 0, sizeof(*d));
 	d->rootfd = rootfd;
+	d->touched.fd = -1;
+	int err = touchedfd < 0 ? 0 : touched_open(&d->touched, touchedfd);
+	if (err || touchedfd < 0)
+		return err;
+	if (restore) {
+		touched_restore(&d->touched, rootfd);
+	} else {
+		d->touched.used = 1;
+		touched_forget(&d->touched);
+	}
+	return 0;
+}
+
+void dirs_release(struct dirs *d)
+{
+	dirs_flush(d);
+	touched_close(&d->touched);
 }
 
 /* Set the mtime of an O_PATH directory: AT_EMPTY_PATH (Linux 5.8) or by its own ".". */
@@ -28,6 +45,7 @@ static void restore(struct dir *dir)
 				 {.tv_sec = dir->mtime.sec, .tv_nsec = dir->mtime.nsec}};
 	if (utimensat(dir->fd, ".", ts, AT_SYMLINK_NOFOLLOW))
 		utimensat(dir->fd, "", ts, AT_EMPTY_PATH);
+	dir->restore = false;
 }
 
 static void forget(struct dirs *d, unsigned i)
@@ -76,14 +94,16 @@ int dirs_parent(struct dirs *d, const char *path, struct dir **dir, const char *
 	return 0;
 }
 
-void dirs_keep(struct dir *dir, struct jtime pm)
+void dirs_keep(struct dirs *d, struct dir *dir, struct jtime pm)
 {
 	struct stat st;
+	if (!dir->restore && fstat(dir->fd, &st) == 0) {
+		dir->mtime = (struct jtime){st.st_mtim.tv_sec, (uint32_t)st.st_mtim.tv_nsec};
+		dir->restore = true;
+		touched_note(&d->touched, dir->path, dir->len, st.st_ino, dir->mtime);
+	}
 	if (pm.sec || pm.nsec) {
 		dir->mtime = pm;
-		dir->restore = true;
-	} else if (!dir->restore && fstat(dir->fd, &st) == 0) {
-		dir->mtime = (struct jtime){st.st_mtim.tv_sec, (uint32_t)st.st_mtim.tv_nsec};
 		dir->restore = true;
 	}
 }
@@ -102,10 +122,17 @@ void dirs_drop(struct dirs *d, const char *path)
 			forget(d, i);
 }
 
+void dirs_restore(struct dirs *d)
+{
+	for (unsigned i = 0; i < d->n; i++)
+		restore(&d->v[i]);
+	if (d->touched.used)
+		touched_forget(&d->touched);
+}
+
 void dirs_flush(struct dirs *d)
 {
-	while (d->n) {
-		restore(&d->v[d->n - 1]);
+	dirs_restore(d);
+	while (d->n)
 		forget(d, d->n - 1);
-	}
 }

@@ -5,7 +5,7 @@
 #define TANDEM_MODULE_DIRS_H
 
 #include <stdbool.h>
-#include "proto/jrec.h"
+#include "replicator/module/touched.h"
 
 #define DIRS_MAX 32 /* directories held open */
 
@@ -20,22 +20,28 @@ struct dir {
 
 struct dirs {
 	int rootfd; /* the module's directory; borrowed */
+	struct touched touched;
 	unsigned clock;
 	unsigned n;
 	struct dir v[DIRS_MAX];
 };
 
-void dirs_init(struct dirs *d, int rootfd);
+/* touchedfd is the directory of the file "touched", -1: none. What an earlier process left in it is restored if restore is set.
+ * Returns 0 or -errno. */
+int dirs_init(struct dirs *d, int rootfd, int touchedfd, bool restore);
+void dirs_release(struct dirs *d);
 /* Find or open the directory that holds path; *base gets the last component. The two directories asked for
  * last stay valid. Returns 0 or -errno as path_open_parent. */
 int dirs_parent(struct dirs *d, const char *path, struct dir **dir, const char **base);
 /* Remember, before dir changes, which mtime it gets at the end: pm, or what it has now when pm is zero.
  * pm is a promise of the sender about the present record, so the last one wins. */
-void dirs_keep(struct dir *dir, struct jtime pm);
+void dirs_keep(struct dirs *d, struct dir *dir, struct jtime pm);
 /* The directory path itself got a new mtime by a record. */
 void dirs_set(struct dirs *d, const char *path, struct jtime mtime);
 /* Forget path and what lies below it: it is gone. */
 void dirs_drop(struct dirs *d, const char *path);
+/* Restore every mtime now: before a position says that all is done. */
+void dirs_restore(struct dirs *d);
 /* Restore every mtime and close every descriptor: at the end of a batch and before a directory moves. */
 void dirs_flush(struct dirs *d);
 

@@ -222,7 +222,7 @@ static int begin_position(struct session *s, const struct module_state *st, bool
 	if (adopted)
 		page->now.flags |= POSITION_ADOPTED;
 	session_env_init(s, &env);
-	err = apply_init(&s->apply, &env, s->redofd, torn && !settle);
+	err = apply_init(&s->apply, &env, s->dirfd, s->redofd, settle, torn && !settle);
 	s->applying = true;
 	if (err)
 		return err;
