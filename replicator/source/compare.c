@@ -246,6 +246,7 @@ int compare_renamed(struct compare *c, const char *from, const char *to, bool ex
 {
 	struct moved m = {.list = TAILQ_HEAD_INITIALIZER(m.list)};
 	struct cjob *j;
+	c->renames++;
 	RB_FOREACH (j, cqueue, &c->queue) {
 		moved_note(&m, j, from, to);
 		if (exchange)
@@ -400,15 +401,19 @@ static int job_start(struct compare *c)
 		return -ENOMEM;
 	RB_REMOVE(cqueue, &c->queue, j);
 	c->nqueued--;
+	j->renames = c->renames;
 	TAILQ_INSERT_TAIL(&c->jobs, j, active);
 	node_push(c, n);
 	return 1;
 }
 
-/* Remember a job that the guard stopped, so that the operator's word can start it again. */
+/* The guard stops a job. What was renamed while it ran looks like a deletion, so it begins once more first, and again until nothing
+ * was; then it is remembered, so that the operator's word can start it again. */
 static int job_hold(struct compare *c, struct cjob *j)
 {
-	struct cjob *h = job_new(j->path, j->flags & ~(unsigned)CMP_REPORT);
+	if (!(j->flags & CMP_AGAIN) || j->renames != c->renames)
+		return compare_add(c, j->path, j->flags | CMP_AGAIN);
+	struct cjob *h = job_new(j->path, j->flags & ~(unsigned)(CMP_REPORT | CMP_AGAIN));
 	if (!h)
 		return -ENOMEM;
 	TAILQ_INSERT_TAIL(&c->held, h, active);

@@ -2,7 +2,8 @@
  * Deletions of a comparison and the delete guard.
  *
  * Under the guard nothing is deleted before everything is counted: names that only the standby has wait until
- * the job has listed all. Then all of them go, or, if they exceed the guard, none and the operator is asked. Of
+ * the job has listed all. Then all of them go, or, if they exceed the guard, none: the job runs once more, since what
+ * was renamed meanwhile looks like a deletion, and then the operator is asked. Of
  * names that do not fit into CMP_PENDING_MAX only their number is kept; when the others are deleted the job runs
  * once more. A job of less than the whole tree does not know the standby's size: CMP_GUARD_FREE deletions always
  * pass there. Without the guard (100 %, or the operator's or the journal's word) deletions go at once.

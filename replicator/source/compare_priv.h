@@ -28,6 +28,8 @@
 #define CMP_PENDING_MAX	 (16u << 20)  /* bytes of names whose deletion waits for the guard */
 #define CMP_QUEUE_MAX	 100000	      /* paths scheduled; beyond it everything is compared instead */
 
+#define CMP_AGAIN 0x100u /* internal flag of a job: the guard stopped it once */
+
 /* Deletions that wait until the job knows how many entries there are. */
 struct cpending {
 	char *names; /* paths, each with its NUL, in the order found */
@@ -42,6 +44,7 @@ struct cjob {
 	TAILQ_ENTRY(cjob) active; /* in compare.jobs since then */
 	unsigned flags;		  /* CMP_* */
 	uint32_t nodes;		  /* alive */
+	uint64_t renames;	  /* compare.renames when it began */
 	uint64_t seen;		  /* standby entries listed */
 	uint64_t dels;		  /* entries that are only on the standby, done and pending */
 	struct cpending pending;
@@ -121,6 +124,7 @@ RB_HEAD(ctries, ctry);
 struct compare {
 	struct compare_env env;
 	bool nfs; /* the source is on NFS: its client's names of removed files are not part of it */
+	uint64_t renames; /* put into the stream so far */
 	struct cqueue queue;
 	uint32_t nqueued;
 	struct cjobs jobs;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause
  * The states of phantoms (phantom.h):
  *
- *   birth of an ephemeral inode          -> NONE
+ *   birth of an ephemeral inode          -> NONE, or HOLLOW when an earlier connection may have sent it
  *   content skipped (phantoms_hollow)    REAL -> HOLLOW, or NONE when its CREATE was held back too (phantoms_skip)
  *   RENAME over a name that is occupied  NONE, HOLLOW -> STANDIN   (HOLLOW: its old name is removed)
  *   RENAME to a free name                HOLLOW -> NONE            (the same), NONE -> NONE
@@ -22,7 +22,7 @@
 struct phantom {
 	RB_ENTRY(phantom) node;
 	uint64_t ino;
-	uint64_t seq; /* record whose content was skipped, 0: none was */
+	uint64_t seq; /* record whose content was skipped, 0: none was, all of it is dropped but the end of its names */
 	bool linked;  /* HOLLOW, with several names */
 	enum phantom_state state;
 };
@@ -31,6 +31,7 @@ RB_HEAD(phantom_tree, phantom);
 
 struct phantoms {
 	struct phantom_tree tree;
+	uint64_t replay; /* a birth up to here may have been sent before */
 };
 
 static int phantom_cmp(const struct phantom *a, const struct phantom *b)
@@ -88,6 +89,11 @@ void phantoms_free(struct phantoms *p)
 	while (!RB_EMPTY(&p->tree))
 		forget(p, RB_MIN(phantom_tree, &p->tree)->ino);
 	free(p);
+}
+
+void phantoms_replay(struct phantoms *p, uint64_t seq)
+{
+	p->replay = seq;
 }
 
 enum phantom_state phantoms_state(const struct phantoms *p, uint64_t ino)
@@ -175,7 +181,7 @@ static int decide_other(struct phantoms *p, const struct wrec *e)
 
 	if (x == NULL)
 		return PA_SEND;
-	if (x->state == PS_NONE || e->type == JT_CONTENT)
+	if (x->state == PS_NONE || e->type == JT_CONTENT || (x->state == PS_HOLLOW && x->seq == 0))
 		return PA_DROP;
 	if (x->state == PS_STANDIN) /* the stand-in may have other names: its attributes are not the phantom's */
 		return e->type == JT_LINK ? PA_SEND : PA_DROP;
@@ -195,7 +201,7 @@ int phantoms_decide(struct phantoms *p, const struct wrec *e)
 		forget(p, e->ino);
 		if ((e->marks & WM_EPHEMERAL) == 0)
 			return PA_SEND;
-		r = set(p, e->ino, 0, PS_NONE);
+		r = set(p, e->ino, 0, e->seq <= p->replay ? PS_HOLLOW : PS_NONE);
 		return r < 0 ? r : PA_DROP;
 	case JT_RENAME:
 		return decide_rename(p, e);

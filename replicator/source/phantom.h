@@ -9,7 +9,7 @@ enum phantom_state {
 	PS_REAL = 0,    /* not in the table */
 	PS_NONE = 1,    /* no name on the standby */
 	PS_STANDIN = 2, /* the file it replaced still stands under its name */
-	PS_HOLLOW = 3   /* its name is there, its content will never come */
+	PS_HOLLOW = 3   /* its name is there, its content will never come; or it may be there, from an earlier connection */
 };
 
 enum phantom_act {
@@ -25,6 +25,8 @@ struct phantoms;
 
 int phantoms_new(struct phantoms **out);
 void phantoms_free(struct phantoms *p);
+/* Records up to seq may have been applied after the position that this connection began with. */
+void phantoms_replay(struct phantoms *p, uint64_t seq);
 enum phantom_state phantoms_state(const struct phantoms *p, uint64_t ino);
 /* The content of inode ino (record seq) was skipped because it is gone; linked: it had several names. Returns 0 or -ENOMEM. */
 int phantoms_hollow(struct phantoms *p, uint64_t ino, uint64_t seq, bool linked);

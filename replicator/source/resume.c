@@ -249,6 +249,7 @@ static int known(struct session *s)
 	if (r < 0 && r != E_COLLAPSED)
 		return r;
 	sender_read(s->sender, s->reader, jreader_seq(s->reader), jreader_digest(s->reader));
+	sender_replay(s->sender, atomic_load(&jreader_head(s->reader)->committed_seq));
 	log_info("%s: continuing after record %llu", s->env->to->url, (unsigned long long)jreader_seq(s->reader));
 	return 0;
 }

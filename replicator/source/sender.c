@@ -653,6 +653,11 @@ static uint32_t outstanding(struct sender *s)
 	return n + more;
 }
 
+void sender_replay(struct sender *s, uint64_t seq)
+{
+	phantoms_replay(s->phantoms, seq);
+}
+
 int sender_hollow(struct sender *s, uint64_t ino, uint64_t seq)
 {
 	return phantoms_hollow(s->phantoms, ino, seq, false);

@@ -30,6 +30,8 @@ int sender_new(struct sender **out, const struct sender_env *env);
 void sender_free(struct sender *s);
 /* Read from here on. Borrows the reader, which stands after record seq with digest. What the window holds is forgotten. */
 void sender_read(struct sender *s, struct jreader *r, uint64_t seq, uint64_t digest);
+/* Records up to seq may have been applied already: they were in the journal when this connection began. */
+void sender_replay(struct sender *s, uint64_t seq);
 /* The content of inode ino, record seq, was skipped in an earlier connection because it is gone. Returns 0 or -ENOMEM. */
 int sender_hollow(struct sender *s, uint64_t ino, uint64_t seq);
 /* Send a slice of records. Returns enum sender_result; a stream error; or an error of the journal (E_GAP, E_CHECKSUM, E_VERSION). */

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include "proto/err.h"
+#include "proto/path.h"
 #include "replicator/source/window.h"
 
 #define SLOTS (WINDOW_RECORDS * 4) /* of the hash table: a RENAME names two inodes */
@@ -202,6 +203,22 @@ static void note_restamps(struct window *w, const struct incarnation *inc)
 		w->v[i].restamped = w->v[i].type == JT_CONTENT;
 }
 
+/* Say whether a record between first and last changes the attributes of the directory that holds path: what is made in it
+ * afterwards may inherit others. */
+static bool heir_differs(const struct window *w, int32_t first, int32_t last, const char *path)
+{
+	size_t len = path_parent_len(path);
+	int32_t i;
+
+	for (i = first + 1; i < last; i++) {
+		const struct wrec *e = &w->v[i];
+
+		if ((e->type == JT_SETXATTR || e->type == JT_REMOVEXATTR) && strlen(e->path) == len && memcmp(e->path, path, len) == 0)
+			return true;
+	}
+	return false;
+}
+
 /* Rule 3: CREATE, then at once its CONTENT, closed, under the same name. */
 static void late_create(struct window *w, const struct incarnation *inc)
 {
@@ -210,7 +227,8 @@ static void late_create(struct window *w, const struct incarnation *inc)
 	if (c->type != JT_CREATE || c->next < 0)
 		return;
 	n = &w->v[c->next];
-	if (n->type != JT_CONTENT || (n->flags & JF_CLOSED) == 0 || strcmp(c->path, n->path) != 0)
+	if (n->type != JT_CONTENT || (n->flags & JF_CLOSED) == 0 || strcmp(c->path, n->path) != 0 ||
+	    heir_differs(w, inc->first, c->next, c->path))
 		return;
 	c->marks |= WM_LATE_CREATE;
 	n->create = inc->first;

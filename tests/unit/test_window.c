@@ -127,6 +127,30 @@ START_TEST(create_is_not_held_when_something_needs_the_name)
 }
 END_TEST
 
+START_TEST(create_is_not_held_when_its_directory_gets_another_acl)
+{
+	struct jrec r;
+	struct made m;
+
+	made_begin(&m);
+	made_create(&m, 5, "d/f");
+	made_create(&m, 6, "e/f");
+	jrec_init(&r, JT_SETXATTR);
+	r.ino = 7;
+	r.path = "d";
+	r.xname = "system.posix_acl_default";
+	r.xval = (const uint8_t *)"x";
+	r.xlen = 1;
+	made_put(&m, &r);
+	made_content(&m, 5, "d/f", 0, 10, JF_CLOSED);
+	made_content(&m, 6, "e/f", 0, 10, JF_CLOSED);
+	window_mark(m.w);
+	ck_assert_uint_eq(marks(&m, 0), 0);
+	ck_assert_uint_eq(marks(&m, 1), WM_LATE_CREATE);
+	window_free(m.w);
+}
+END_TEST
+
 START_TEST(a_number_used_again_is_another_inode)
 {
 	struct made m;
@@ -188,6 +212,34 @@ START_TEST(a_file_created_and_deleted_never_leaves)
 	for (int i = 0; i < 5; i++)
 		ck_assert_int_eq(a[i], PA_DROP);
 	ck_assert_int_eq(phantoms_state(p, 5), PS_REAL);
+	phantoms_free(p);
+	window_free(m.w);
+}
+END_TEST
+
+/* Its birth may have been applied behind the position that the connection began with. */
+START_TEST(what_may_have_left_before_is_removed)
+{
+	struct phantoms *p;
+	struct made m;
+
+	made_begin(&m);
+	phantoms_new(&p);
+	phantoms_replay(p, 3);
+	made_create(&m, 5, "a");
+	made_setattr(&m, 5, "a", JV_MODE, 0600, 0);
+	made_create(&m, 6, "b");
+	made_rename(&m, 5, "a", "c", 0, 0, 0);
+	made_unlink(&m, 5, "c", 0);
+	made_unlink(&m, 6, "b", 0);
+	window_mark(m.w);
+	ck_assert_int_eq(phantoms_decide(p, window_at(m.w, 0)), PA_DROP);
+	ck_assert_int_eq(phantoms_decide(p, window_at(m.w, 1)), PA_DROP);
+	ck_assert_int_eq(phantoms_decide(p, window_at(m.w, 2)), PA_DROP);
+	ck_assert_int_eq(phantoms_decide(p, window_at(m.w, 3)), PA_UNLINK);
+	ck_assert_int_eq(phantoms_decide(p, window_at(m.w, 4)), PA_DROP);
+	ck_assert_int_eq(phantoms_decide(p, window_at(m.w, 5)), PA_SEND);
+	ck_assert_uint_eq(phantoms_outstanding(p, &(uint64_t){0}, 1), 0);
 	phantoms_free(p);
 	window_free(m.w);
 }
@@ -306,6 +358,6 @@ END_TEST
 
 UNIT_MAIN("window", repeated_content_merges_into_the_first, content_does_not_merge_across_other_records_of_the_inode,
     setattrs_merge_into_the_first_with_the_newest_values, setattrs_under_different_names_do_not_merge, create_is_held_for_its_content,
-    create_is_not_held_when_something_needs_the_name, a_number_used_again_is_another_inode, a_linked_file_is_not_ephemeral,
-    a_file_created_and_deleted_never_leaves, the_old_file_stands_in_until_the_next_version, a_stand_in_is_moved_and_removed,
+    create_is_not_held_when_something_needs_the_name, create_is_not_held_when_its_directory_gets_another_acl, a_number_used_again_is_another_inode, a_linked_file_is_not_ephemeral,
+    a_file_created_and_deleted_never_leaves, the_old_file_stands_in_until_the_next_version, what_may_have_left_before_is_removed, a_stand_in_is_moved_and_removed,
     an_exchange_with_a_phantom_moves_the_other_side_only, a_hollow_file_does_not_replace_a_full_one, a_phantom_that_replaces_a_phantom_replaces_nothing)
