@@ -332,6 +332,7 @@ static struct journal *make(int dirfd, const struct journal_options *opt)
 	pthread_cond_init(&j->ready, &mono);
 	pthread_cond_init(&j->want_next, &mono);
 	pthread_cond_init(&j->want_keeper, &mono);
+	pthread_cond_init(&j->want_sync, &mono);
 	pthread_cond_init(&j->sync.done, NULL);
 	pthread_condattr_destroy(&mono);
 	for (int i = 0; i < JHEAD_SLOTS; i++)
@@ -365,6 +366,7 @@ static void destroy(struct journal *j)
 	pthread_cond_destroy(&j->ready);
 	pthread_cond_destroy(&j->want_next);
 	pthread_cond_destroy(&j->want_keeper);
+	pthread_cond_destroy(&j->want_sync);
 	pthread_cond_destroy(&j->sync.done);
 	pthread_mutex_destroy(&j->lock);
 	pthread_mutex_destroy(&j->sync.lock);

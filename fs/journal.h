@@ -48,6 +48,8 @@ int journal_append(struct journal *j, struct jrec *r);
  * fdatasync; group commit). In the degraded state: make durable that everything must be compared after a crash.
  * Returns 0 or -errno when neither could be done. */
 int journal_sync(struct journal *j);
+/* Have another thread begin with that, to be there sooner when journal_sync is called. */
+void journal_sync_begin(struct journal *j);
 /* The last committed sequence. */
 uint64_t journal_seq(struct journal *j);
 struct jhead *journal_head(struct journal *j);

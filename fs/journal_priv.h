@@ -18,6 +18,7 @@
 #define JOURNAL_NEXT_NAME "next.seg.new" /* the segment prepared ahead; its first sequence is not known yet  \
 					  */
 #define JOURNAL_QUARANTINE "quarantine"
+#define JOURNAL_THREADS	   3
 #define JOURNAL_RETRY_MS   1000 /* between tries to leave the degraded state, and rounds of the keeper */
 #define JOURNAL_WAIT_MS	   2000 /* an append waits this long for a segment that is late, then degrades */
 
@@ -44,13 +45,15 @@ struct journal {
 	uint8_t id[16];
 	uint64_t epoch;
 	int (*_Atomic sync_fd)(int fd); /* fio_sync; tests put a failing one */
-	pthread_t preparer, keeper;
+	pthread_t threads[JOURNAL_THREADS]; /* preparer, keeper, syncer */
+	unsigned nthreads;                  /* of them that run */
 
 	pthread_mutex_t lock;
 	/* Protected by lock: */
 	pthread_cond_t ready;	  /* next was prepared, or could not be */
 	pthread_cond_t want_next; /* the preparer's bell */
 	pthread_cond_t want_keeper;
+	pthread_cond_t want_sync; /* the syncer's bell */
 	struct segment_list segs; /* oldest first; the last is cur */
 	struct segment *cur;	  /* open */
 	struct segment *next;	  /* prepared, or NULL */
@@ -63,6 +66,7 @@ struct journal {
 	struct pathset dirty;
 	bool dir_dirty;	       /* a segment's name is not durable yet */
 	bool rung;	       /* the keeper was called */
+	uint64_t begin_sync;   /* the syncer was asked to make records up to here durable; 0: it was not */
 	bool stop;	       /* threads end */
 	uint64_t collapsed_to; /* records up to here stand in RECHECKs: their segments can go */
 	bool log_degraded;     /* to be logged by the keeper, which holds no lock */

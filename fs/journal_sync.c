@@ -155,6 +155,16 @@ bool sync_behind(struct journal *j)
 	return behind;
 }
 
+void journal_sync_begin(struct journal *j)
+{
+	if (j->opt.sync != JSYNC_FSYNC)
+		return;
+	pthread_mutex_lock(&j->lock);
+	j->begin_sync = j->seq;
+	pthread_cond_signal(&j->want_sync);
+	pthread_mutex_unlock(&j->lock);
+}
+
 int journal_sync(struct journal *j)
 {
 	if (j->opt.sync != JSYNC_FSYNC)

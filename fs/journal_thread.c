@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause
- * The two threads of the journal writer. The preparer does nothing but keep the next segment ready, since
+ * The threads of the journal writer. The preparer does nothing but keep the next segment ready, since
  * an append may wait for it. The keeper does what may take its time: syncs, unmapping, reclaiming,
- * collapsing, leaving the degraded state, logging. See journal_priv.h. */
+ * collapsing, leaving the degraded state, logging. The syncer begins with what an application's fsync
+ * will wait for. See journal_priv.h. */
 #include "config.h"
 #include "fs/journal_priv.h"
 
@@ -163,6 +164,26 @@ static void *keeper_main(void *arg)
 	return NULL;
 }
 
+/* The disk makes the journal durable while an application's thread waits for its own file. Errors are met by journal_sync. */
+static void *syncer_main(void *arg)
+{
+	struct journal *j = arg;
+	pthread_mutex_lock(&j->lock);
+	while (!j->stop) {
+		uint64_t seq = j->begin_sync;
+		if (!seq) {
+			pthread_cond_wait(&j->want_sync, &j->lock);
+			continue;
+		}
+		j->begin_sync = 0;
+		pthread_mutex_unlock(&j->lock);
+		sync_upto(j, seq);
+		pthread_mutex_lock(&j->lock);
+	}
+	pthread_mutex_unlock(&j->lock);
+	return NULL;
+}
+
 /* Signals belong to the threads of the program. */
 static int start(pthread_t *t, void *(*fn)(void *), struct journal *j)
 {
@@ -176,17 +197,12 @@ static int start(pthread_t *t, void *(*fn)(void *), struct journal *j)
 
 int threads_start(struct journal *j)
 {
-	int err = start(&j->preparer, preparer_main, j);
+	void *(*const mains[JOURNAL_THREADS])(void *) = {preparer_main, keeper_main, syncer_main};
+	int err = 0;
+	for (j->nthreads = 0; j->nthreads < JOURNAL_THREADS && !err; j->nthreads += !err)
+		err = start(&j->threads[j->nthreads], mains[j->nthreads], j);
 	if (err)
-		return err;
-	err = start(&j->keeper, keeper_main, j);
-	if (err) {
-		pthread_mutex_lock(&j->lock);
-		j->stop = true;
-		pthread_cond_broadcast(&j->want_next);
-		pthread_mutex_unlock(&j->lock);
-		pthread_join(j->preparer, NULL);
-	}
+		threads_stop(j);
 	return err;
 }
 
@@ -196,9 +212,10 @@ void threads_stop(struct journal *j)
 	j->stop = true;
 	pthread_cond_broadcast(&j->want_next);
 	pthread_cond_broadcast(&j->want_keeper);
+	pthread_cond_broadcast(&j->want_sync);
 	pthread_cond_broadcast(&j->ready);
 	pthread_mutex_unlock(&j->lock);
-	pthread_join(j->preparer, NULL);
-	pthread_join(j->keeper, NULL);
+	while (j->nthreads > 0)
+		pthread_join(j->threads[--j->nthreads], NULL);
 	report(j);
 }

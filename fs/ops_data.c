@@ -167,6 +167,7 @@ void op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_inf
 
 	(void)ino;
 	dirty_emit(fs, f->io, f->fd, JF_FSYNC);
+	journal_sync_begin(fs->journal);
 	r = (datasync ? fdatasync(f->fd) : fsync(f->fd)) < 0 ? -errno : 0;
 	if (r == 0)
 		r = journal_sync(fs->journal);

@@ -387,6 +387,43 @@ static bool is_synced(void *arg)
 	return atomic_load(&journal_head(d->j)->synced_seq) == journal_seq(d->j);
 }
 
+START_TEST(a_sync_that_was_begun_goes_on_by_itself)
+{
+	struct jdir d;
+	jdir_make(&d);
+	jdir_open(&d, NULL);
+	put_sync(&d);
+	atomic_store(&syncs, 0);
+	jdir_fill(&d, 1, 10);
+	journal_sync_begin(d.j);
+	ck_assert(wait_until(is_synced, &d));
+	int n = atomic_load(&syncs);
+	ck_assert_int_eq(journal_sync(d.j), 0);
+	ck_assert_int_eq(atomic_load(&syncs), n);
+	jdir_close(&d);
+	jdir_remove(&d);
+}
+END_TEST
+
+START_TEST(a_sync_that_was_begun_and_failed_is_not_forgotten)
+{
+	struct jdir d;
+	jdir_make(&d);
+	jdir_open(&d, NULL);
+	put_sync(&d);
+	atomic_store(&fail_syncs, 1);
+	jdir_append(&d, "lost", 1);
+	journal_sync_begin(d.j);
+	ck_assert_int_eq(journal_sync(d.j), 0); /* the mark of the degraded state is durable */
+	ck_assert(!is_well(&d));
+	ck_assert_uint_eq(atomic_load(&journal_head(d.j)->synced_seq), 0);
+	atomic_store(&fail_syncs, 0);
+	ck_assert(wait_until(is_well, &d));
+	jdir_close(&d);
+	jdir_remove(&d);
+}
+END_TEST
+
 START_TEST(interval_syncs_in_the_background)
 {
 	struct jdir d;
@@ -422,4 +459,5 @@ UNIT_MAIN("journal", append_sets_sequence_and_time, a_record_without_a_valid_pat
 	  at_the_limit_the_journal_collapses, a_second_collapse_covers_the_first,
 	  a_collapse_holds_every_rename_before_it, a_full_disk_is_survived,
 	  closing_on_a_full_disk_is_not_clean, a_failed_fsync_is_never_repeated, syncs_are_shared,
-	  sync_options_that_do_not_wait_do_not_sync, interval_syncs_in_the_background, slots_are_given_back)
+	  sync_options_that_do_not_wait_do_not_sync, a_sync_that_was_begun_goes_on_by_itself,
+	  a_sync_that_was_begun_and_failed_is_not_forgotten, interval_syncs_in_the_background, slots_are_given_back)
