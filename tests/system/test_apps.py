@@ -2,6 +2,8 @@
 """Programs that lean on their file system: databases, git, a compiler. They work on the mount, and the standby's copy is good."""
 import mmap
 import os
+import pathlib
+import pwd
 import shutil
 import sqlite3
 import struct
@@ -158,3 +160,58 @@ def test_a_compiler(pair):
     assert "up to date" in run("make", cwd=d)
     same(pair)
     run("./prog", cwd=pair.copy / "build")
+
+
+def postgres_programs():
+    """Where PostgreSQL's programs are, or None."""
+    found = sorted(pathlib.Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    return found[-1].parent if found and shutil.which("runuser") and "postgres" in [u.pw_name for u in pwd.getpwall()] else None
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not postgres_programs(), reason="needs root and PostgreSQL")
+def test_postgresql(pair):
+    """A cluster on the mount under load, killed and started again; then one on what the standby has."""
+    bin_ = postgres_programs()
+
+    def sql(data, text):
+        return run("runuser", "-u", "postgres", "--", "psql", "-XAtq", "-h", str(data), "-d", "postgres", "-c", text, cwd="/")
+
+    def pg(program, *args):
+        return run("runuser", "-u", "postgres", "--", str(bin_ / program), *args, cwd="/")
+
+    def start(data):
+        pg("pg_ctl", "-s", "-w", "-D", str(data), "-l", str(data / "log"), "-o", f"-k {data} -c listen_addresses=''", "start")
+
+    def stop(data, mode):
+        pg("pg_ctl", "-D", str(data), "-m", mode, "-w", "-s", "stop")
+    for d in (pair.dir, *pair.dir.parents, *pair.copy.parents):
+        if d.parts[:3] == pair.dir.parts[:3]:
+            d.chmod(0o755)
+    data = pair.dir / "pg"
+    data.mkdir()
+    shutil.chown(data, "postgres", "postgres")
+    pg("initdb", "-D", str(data), "-A", "trust", "--no-instructions")
+    start(data)
+    try:
+        pg("pgbench", "-q", "-h", str(data), "-i", "-s", "1", "postgres")
+        pg("pgbench", "-h", str(data), "-c", "4", "-t", "100", "postgres")
+        stop(data, "immediate")  # no checkpoint: the next start recovers from its log
+        start(data)
+        assert sql(data, "select count(*) from pgbench_history").strip() == "400"
+        sql(data, "create extension amcheck; select bt_index_parent_check(oid, true) from pg_class where relkind = 'i' and relname like 'pgbench%'")
+        sql(data, "create table t as select g, md5(g::text) from generate_series(1, 20000) g; create index on t (md5); reindex table t")
+        sql(data, "vacuum full t")
+        pg("pgbench", "-h", str(data), "-c", "4", "-t", "50", "postgres")
+        pair.wait()
+    finally:
+        stop(data, "fast")
+    same(pair)
+    copy = pair.copy.parent / "started"
+    shutil.copytree(pair.copy / "pg", copy)
+    run("chown", "-R", "postgres:postgres", str(copy), cwd="/")
+    copy.chmod(0o700)
+    start(copy)
+    try:
+        assert sql(copy, "select count(*) from pgbench_history, (select count(*) from t) x where x.count = 20000").strip() == "200"  # pgbench begins anew
+    finally:
+        stop(copy, "fast")
