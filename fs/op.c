@@ -98,7 +98,7 @@ void op_fill_entry(struct tfs *fs, const struct inode *i, const struct stat *st,
 {
 	memset(e, 0, sizeof(*e));
 	e->ino = tree_nodeid(&fs->tree, i);
-	e->generation = i->gen;
+	e->generation = i == fs->tree.root ? 0 : fs->generation; /* the kernel made the root itself */
 	e->attr = *st;
 	e->entry_timeout = fs->entry_timeout;
 	e->attr_timeout = fs->attr_timeout;

@@ -12,8 +12,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/vfs.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "fs/control.h"
@@ -116,6 +118,8 @@ static struct tfs *tfs_new(const struct mirror *m, int rootfd, int statefd)
 	fs->exclusive = !m->shared_source;
 	recognise(fs);
 	fs->privileged = geteuid() == 0;
+	if (getrandom(&fs->generation, sizeof(fs->generation), 0) != sizeof(fs->generation))
+		fs->generation = (uint32_t)time(NULL);
 	fs->entry_timeout = fs->attr_timeout = fs->exclusive ? LONG_TIME : 1.0;
 	if (pthread_key_create(&fs->worker_key, worker_free) != 0) {
 		free(fs);
@@ -135,6 +139,7 @@ static int prepare(struct tfs *fs, const char **what)
 	*what = "the inode table";
 	if (fd < 0 || (r = tree_init(&fs->tree, fd)) < 0)
 		return fd < 0 ? -errno : r;
+	fs->tree.remember = fs->mirror->nfs_export;
 	*what = "the identity file in the state directory";
 	if ((r = identity_take(fs->statefd, fs->rootfd, fs->source_id, &replaced)) < 0)
 		return r;

@@ -43,6 +43,7 @@ struct tfs {
 	_Atomic bool uring;        /* requests come through io_uring */
 	uint64_t offered;          /* the kernel's flags while it is answered FUSE_INIT, else 0 */
 	struct uring *queues;      /* our own queues of io_uring, NULL without */
+	uint32_t generation;       /* of every inode but the root: handles of an earlier mount are stale */
 	char source_id[33];        /* hex */
 	pthread_key_t worker_key;  /* struct worker of a thread */
 	struct journal *journal;   /* has its own lock, the innermost */

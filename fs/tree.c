@@ -200,7 +200,7 @@ static void inode_check_locked(struct tree *t, struct inode *i);
 static void dentry_free_locked(struct tree *t, struct dentry *d)
 {
 	struct dentry **p = &t->dhash[d->hash & (t->dsize - 1)];
-	struct inode *parent = d->parent;
+	struct inode *parent = d->parent, *i = d->inode;
 
 	while (*p != d)
 		p = &(*p)->hnext;
@@ -212,6 +212,7 @@ static void dentry_free_locked(struct tree *t, struct dentry *d)
 	t->ndentries--;
 	parent->kids--;
 	inode_check_locked(t, parent);
+	inode_check_locked(t, i); /* one that was only remembered */
 }
 
 struct inode *tree_child_locked(struct tree *t, struct inode *parent, const char *name)
@@ -339,7 +340,7 @@ static struct inode *inode_new_locked(struct tree *t, const struct stat *st)
 /* Free i, and then its ancestors, if nothing refers to it any more. */
 static void inode_check_locked(struct tree *t, struct inode *i)
 {
-	if (i->nlookup || i->kids || i->pins || i->open || i == t->root)
+	if (i->nlookup || i->kids || i->pins || i->open || i == t->root || (t->remember && i->names))
 		return;
 	i->pins = 1; /* dentry_free_locked must not come back here */
 	dirfd_drop_locked(t, i);

@@ -108,6 +108,7 @@ struct tree {
 	/* immutable */
 	struct inode *root;
 	uint64_t hseed;
+	bool remember;             /* an inode that has a name is not freed: an NFS server's handles stay valid */
 };
 
 /* Begin with the root alone. rootfd is borrowed and must stay open. Returns 0 or -errno. */

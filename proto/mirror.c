@@ -145,7 +145,7 @@ static const struct {
     {"exclude", false},	      {"exclude from", false},	{"delete", false},	{"delete guard", false},
     {"compress", false},      {"dont compress", false}, {"bwlimit", false},	{"journal limit", false},
     {"journal sync", false},  {"shared source", false}, {"allow other", false}, {"timeout", false},
-    {"log file", false},      {"io uring", false}};
+    {"log file", false},      {"io uring", false},	{"nfs export", false}};
 
 #define NKEYS (sizeof(keys) / sizeof(keys[0]))
 
@@ -424,6 +424,7 @@ static void read_options(struct reading *r)
 	(void)conf_bool(r->c, find(r, "delete"), &m->del);
 	(void)conf_bool(r->c, find(r, "shared source"), &m->shared_source);
 	(void)conf_bool(r->c, find(r, "allow other"), &m->allow_other);
+	(void)conf_bool(r->c, find(r, "nfs export"), &m->nfs_export);
 	(void)conf_size(r->c, find(r, "bwlimit"), &m->bwlimit);
 	if (conf_num(r->c, find(r, "delete guard"), 0, 100, (n = m->delete_guard, &n)) == 0)
 		m->delete_guard = (int)n;

@@ -40,6 +40,7 @@ struct mirror {
 	uint64_t journal_limit; /* bytes, default 1 GiB */
 	enum mirror_sync journal_sync; /* default fsync */
 	bool shared_source;   /* others change the directory below too; default no */
+	bool nfs_export;      /* the mount is exported over NFS: what has a name is remembered; default no */
 	bool allow_other;     /* default yes for root */
 	int timeout;          /* seconds without a sign of the peer before reconnecting; default 60 */
 	char *log_file;       /* NULL: standard error or syslog */

@@ -34,3 +34,25 @@ def syncfs(fd):
 def link_fd(fd, path):
     """Give an O_TMPFILE file a name."""
     _check(_libc.linkat(AT_FDCWD, b"/proc/self/fd/%d" % fd, AT_FDCWD, os.fsencode(path), AT_SYMLINK_FOLLOW), path)
+
+
+class _Handle(ctypes.Structure):
+    _fields_ = [("bytes", ctypes.c_uint), ("type", ctypes.c_int), ("handle", ctypes.c_ubyte * 128)]
+
+
+def name_to_handle(path):
+    """name_to_handle_at(2): what an NFS server hands out for a file."""
+    h, mount = _Handle(bytes=128), ctypes.c_int()
+    _check(_libc.name_to_handle_at(AT_FDCWD, os.fsencode(path), ctypes.byref(h), ctypes.byref(mount), 0), path)
+    return h
+
+
+def open_by_handle(root, handle, flags):
+    """open_by_handle_at(2); root: a directory of the same mount."""
+    at = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fd = _libc.open_by_handle_at(at, ctypes.byref(handle), flags)
+        _check(fd)
+        return fd
+    finally:
+        os.close(at)

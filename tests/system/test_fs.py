@@ -289,6 +289,30 @@ def test_execute_from_the_mount(mount):
         pass
 
 
+@pytest.mark.root
+def test_file_handles(mount):
+    """An NFS server works with file handles: they lead to the file, also after a rename; one of an earlier mount leads nowhere."""
+    def number(n):
+        fd = syscalls.open_by_handle(mount.dir, handles[n], os.O_RDONLY)
+        with open(fd, "rb") as f:
+            return int(f.read())
+
+    (mount.dir / "d").mkdir()
+    for n in range(5):
+        (mount.dir / "d" / f"{n}").write_text(f"{n}")
+    handles = [syscalls.name_to_handle(mount.dir / "d" / f"{n}") for n in range(5)]
+    os.rename(mount.dir / "d", mount.dir / "e")
+    assert [number(n) for n in range(5)] == list(range(5))
+    mount.stop()
+    mount.start()
+    for n in reversed(range(5)):
+        assert (mount.dir / "e" / f"{n}").read_text() == f"{n}"
+    for n in range(5):
+        with pytest.raises(OSError) as e:
+            number(n)
+        assert e.value.errno == errno.ESTALE
+
+
 def test_rename_into_own_child_fails(mount):
     (mount.dir / "a" / "b").mkdir(parents=True)
     with pytest.raises(OSError) as e:

@@ -78,6 +78,7 @@ START_TEST(a_short_section_has_all_defaults)
 	ck_assert_uint_eq(m.journal_limit, 1u << 30);
 	ck_assert_int_eq(m.journal_sync, MS_FSYNC);
 	ck_assert(!m.shared_source);
+	ck_assert(!m.nfs_export);
 	ck_assert(m.allow_other == (geteuid() == 0));
 	ck_assert_int_eq(m.timeout, 60);
 	ck_assert_ptr_null(m.log_file);
@@ -90,7 +91,7 @@ START_TEST(every_key_is_read)
 {
 	expect_good("[a]\n" GOOD "mount point = /mnt//a/\nstate dir = /s\ntarget = tandem://u@[::1]:99/n\ndelete = no\n"
 		    "delete guard = 100\ncompress = zlib\ndont compress = *.gz *.zip\nbwlimit = 2M\njournal limit = 4G\n"
-		    "journal sync = never\nshared source = yes\nallow other = no\ntimeout = 5\nlog file = /l\nio uring = no\n"
+		    "journal sync = never\nshared source = yes\nnfs export = yes\nallow other = no\ntimeout = 5\nlog file = /l\nio uring = no\n"
 		    "exclude = *.tmp - /x + /y\n");
 	ck_assert_str_eq(m.mountpoint, "/mnt/a");
 	ck_assert_str_eq(m.state_dir, "/s/a");
@@ -105,6 +106,7 @@ START_TEST(every_key_is_read)
 	ck_assert_uint_eq(m.journal_limit, 4ull << 30);
 	ck_assert_int_eq(m.journal_sync, MS_NEVER);
 	ck_assert(m.shared_source);
+	ck_assert(m.nfs_export);
 	ck_assert(!m.allow_other);
 	ck_assert_int_eq(m.timeout, 5);
 	ck_assert_str_eq(m.log_file, "/l");
