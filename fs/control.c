@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "fs/dirty.h"
+#include "fs/silly.h"
 #include "proto/ctlsock.h"
 #include "proto/err.h"
 #include "proto/log.h"
@@ -113,6 +114,7 @@ static void do_recheck(struct tfs *fs, struct client *c, const json_t *req)
 static void do_flush(struct tfs *fs, struct client *c)
 {
 	dirty_emit_all(fs);
+	silly_settle(fs);
 	reply_with(c->fd, json_pack("{s:b,s:I}", "ok", 1, "seq", (json_int_t)journal_seq(fs->journal)), NULL, 0);
 }
 

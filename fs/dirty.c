@@ -14,6 +14,7 @@
 #include "fs/drift.h"
 #include "fs/inflight.h"
 #include "fs/inodefd.h"
+#include "fs/silly.h"
 
 struct dirty {
 	pthread_t thread;
@@ -437,6 +438,7 @@ static void *dirty_thread(void *arg)
 			break;
 		pthread_mutex_unlock(&fs->tree.lock);
 		dirty_emit_all(fs);
+		silly_settle(fs);
 		tree_trim(&fs->tree);
 		pthread_mutex_lock(&fs->tree.lock);
 	}

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "fs/drift.h"
+#include "fs/silly.h"
 #include "proto/err.h"
 
 static void changing(struct tfs *fs, struct worker *w, struct inode *p1, struct inode *p2)
@@ -92,6 +93,7 @@ void op_append_new_locked(struct tfs *fs, struct worker *w, enum jtype type, str
 	r->mtime = op_jtime(&st->st_mtim);
 	r->pm = pm;
 	journal_append(fs->journal, r);
+	silly_recorded_locked(fs, parent, pm);
 }
 
 void op_fill_entry(struct tfs *fs, const struct inode *i, const struct stat *st, struct fuse_entry_param *e)

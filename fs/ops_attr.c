@@ -16,6 +16,7 @@
 #include "fs/drift.h"
 #include "fs/inodefd.h"
 #include "fs/op.h"
+#include "fs/silly.h"
 
 void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
@@ -145,6 +146,8 @@ static void record_attr(struct tfs *fs, struct worker *w, struct inode *i, const
 		journal_append(fs->journal, r);
 	else if (!S_ISDIR(st->st_mode))
 		dirty_nameless_locked(fs, w, i, f->fd);
+	if (valid & JV_MTIME)
+		silly_recorded_locked(fs, i, r->mtime);
 	pthread_mutex_unlock(&fs->tree.lock);
 }
 

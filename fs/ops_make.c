@@ -12,6 +12,7 @@
 #include "fs/dirty.h"
 #include "fs/inodefd.h"
 #include "fs/op.h"
+#include "fs/silly.h"
 
 /* What is to be made. */
 struct making {
@@ -54,6 +55,7 @@ static struct inode *enter_new(struct tfs *fs, struct worker *w, const struct ma
 		op_path_locked(fs, parent, name, w->path, &w->rec.path);
 		if (w->rec.path[0])
 			journal_append(fs->journal, &w->rec);
+		silly_recorded_locked(fs, parent, pm);
 	} else {
 		op_append_new_locked(fs, w, m->type, parent, name, st, pm);
 	}
@@ -150,6 +152,7 @@ static int link_enter(struct tfs *fs, struct worker *w, struct inode *i, struct 
 		op_path_locked(fs, parent, name, w->path2, &r->path2);
 		if (r->path[0] && r->path2[0])
 			journal_append(fs->journal, r);
+		silly_recorded_locked(fs, parent, pm);
 	} else {
 		record_first_name_locked(fs, w, parent, name, st, pm);
 	}

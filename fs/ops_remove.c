@@ -14,6 +14,7 @@
 #include "fs/cred.h"
 #include "fs/dirty.h"
 #include "fs/op.h"
+#include "fs/silly.h"
 #include "fs/victim.h"
 #include "proto/path.h"
 
@@ -98,6 +99,10 @@ static void do_remove(fuse_req_t req, fuse_ino_t nodeid, const char *name, enum 
 		pm = op_mtime(dir->fd);
 		pthread_mutex_lock(&fs->tree.lock);
 		record_locked(fs, w, type, parent, name, &v, pm);
+		if (type == JT_RMDIR)
+			silly_recorded_locked(fs, parent, pm);
+		else
+			silly_watch_locked(fs, parent, v.inode && v.inode->open ? v.inode : NULL, pm);
 		tree_unname_locked(&fs->tree, parent, name);
 		victim_keep_locked(fs, &v);
 		pthread_mutex_unlock(&fs->tree.lock);

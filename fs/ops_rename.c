@@ -12,6 +12,7 @@
 #include "fs/cred.h"
 #include "fs/dirty.h"
 #include "fs/op.h"
+#include "fs/silly.h"
 #include "fs/victim.h"
 
 #ifndef RENAME_WHITEOUT
@@ -122,6 +123,11 @@ static int do_rename(fuse_req_t req, struct worker *w, struct renaming *n)
 	}
 	if (whiteout)
 		record_whiteout_locked(fs, w, n, &left, pm);
+	silly_recorded_locked(fs, n->from, pm);
+	if (note.ino2 && !(n->flags & RENAME_EXCHANGE) && !S_ISDIR(n->over.st.st_mode))
+		silly_watch_locked(fs, n->to, n->over.inode && n->over.inode->open ? n->over.inode : NULL, pm2);
+	else
+		silly_recorded_locked(fs, n->to, pm2);
 	pthread_mutex_unlock(&fs->tree.lock);
 	return r;
 }

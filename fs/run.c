@@ -25,6 +25,7 @@
 #include "fs/inflight.h"
 #include "fs/recover.h"
 #include "fs/session.h"
+#include "fs/silly.h"
 #include "proto/err.h"
 #include "proto/fileio.h"
 #include "proto/jseg.h"
@@ -150,6 +151,8 @@ static int prepare(struct tfs *fs, const char **what)
 	if ((r = inflight_open(&fs->inflight, fs->statefd)) < 0)
 		return r;
 	*what = "the thread of dirty files";
+	if ((r = silly_init(fs)) < 0)
+		return r;
 	if ((r = dirty_start(fs)) < 0)
 		return r;
 	*what = "recovery";
@@ -172,6 +175,8 @@ static void finish(struct tfs *fs)
 	recover_stop(fs);
 	if (fs->dirty)
 		dirty_stop(fs);
+	silly_settle(fs);
+	silly_release(fs);
 	if (fs->journal)
 		journal_close(fs->journal);
 	if (w)

@@ -24,6 +24,7 @@ struct dirty;
 struct recover;
 struct uring;
 struct uring_server;
+struct silly;
 
 struct tfs {
 	/* immutable once the session loop runs */
@@ -52,6 +53,7 @@ struct tfs {
 	struct dirty *dirty;       /* its list is protected by tree.lock */
 	struct control *control;
 	struct recover *recover;
+	struct silly *silly;       /* NULL unless nfs; its members are protected by tree.lock */
 };
 
 /* What a thread of the session keeps: the ids it runs with and scratch memory. */

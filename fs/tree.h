@@ -78,6 +78,7 @@ struct inode {
 	int fd;                /* O_PATH, kept for a removed non-directory; -1 */
 	struct seen seen;      /* with shared source */
 	bool hashed;
+	bool watched;          /* a directory of silly.h */
 	_Atomic bool priv;     /* may carry suid, sgid or file capabilities: writes must strip them */
 };
 
