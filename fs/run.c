@@ -190,6 +190,12 @@ static void finish(struct tfs *fs)
 	free(fs);
 }
 
+static void reopen_log(int sig)
+{
+	(void)sig;
+	log_reopen();
+}
+
 int worker_run(const struct mirror *m, int rootfd, int statefd, int readyfd)
 {
 	struct tfs *fs = tfs_new(m, rootfd, statefd);
@@ -213,7 +219,7 @@ int worker_run(const struct mirror *m, int rootfd, int statefd, int readyfd)
 	}
 	fuse_set_signal_handlers(fs->se);
 	signal(SIGINT, SIG_IGN); /* the supervisor unmounts */
-	signal(SIGHUP, SIG_IGN);
+	signal(SIGHUP, reopen_log);
 	log_info("mounted on %s", m->mountpoint);
 	if (readyfd >= 0 && write(readyfd, "", 1) != 1)
 		log_warn("nobody waits for the mount: %s", strerror(errno));

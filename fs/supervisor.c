@@ -70,6 +70,7 @@ static double now(void)
 static void child_begin(struct supervisor *s, int deathsig)
 {
 	prctl(PR_SET_PDEATHSIG, deathsig);
+	signal(SIGHUP, SIG_IGN); /* until it can reopen its log */
 	sigprocmask(SIG_SETMASK, &s->old, NULL);
 }
 
@@ -280,6 +281,15 @@ static void unmount_rest(const char *path)
 			return;
 }
 
+static void reopen_logs(struct supervisor *s)
+{
+	log_reopen();
+	if (s->worker.pid)
+		kill(s->worker.pid, SIGHUP);
+	if (s->replicator.pid)
+		kill(s->replicator.pid, SIGHUP);
+}
+
 /* The loop wakes at every signal, and often enough for the next start or the first answer. */
 static int loop(struct supervisor *s)
 {
@@ -291,7 +301,7 @@ static int loop(struct supervisor *s)
 		if (sig == SIGTERM || sig == SIGINT)
 			stop_begin(s);
 		if (sig == SIGHUP)
-			log_reopen();
+			reopen_logs(s);
 		reap(s);
 		if (!s->up)
 			is_up(s);

@@ -64,11 +64,12 @@ void log_reopen(void)
 {
 	if (!lg.file)
 		return;
-	int fd = open_file(lg.file);
-	if (fd < 0)
-		return;
-	dup3(fd, lg.fd, O_CLOEXEC);
-	close(fd);
+	int saved = errno, fd = open_file(lg.file);
+	if (fd >= 0) {
+		dup3(fd, lg.fd, O_CLOEXEC);
+		close(fd);
+	}
+	errno = saved;
 }
 
 void log_to(int fd)

@@ -14,7 +14,7 @@ int log_init(const char *ident, const char *file, int foreground);
 void log_set_level(enum log_level level);
 /* Change the identity shown in lines; keeps a copy. */
 void log_set_ident(const char *ident);
-/* Reopen the log file (after rotation). */
+/* Reopen the log file (after rotation). Safe in a signal handler. */
 void log_reopen(void);
 /* Send lines to fd from now on, a pipe of the process that keeps the log file; the file is closed here. Takes fd. */
 void log_to(int fd);

@@ -215,6 +215,24 @@ def test_sigterm_unmounts(pair):
     assert (pair.dir / "file").read_text() == "x"
 
 
+def test_log_rotation_of_the_mount(site):
+    """SIGHUP to tandemfs reaches the three processes of a mirror."""
+    log = site.dir / "mirror.log"
+    standby = site.standby().start()
+    source = site.source([standby.url()], **{"log file": log}).start()
+    source.wait()
+    old = log.rename(site.dir / "mirror.log.1")
+    os.kill(source.popen.pid, signal.SIGHUP)
+    pids = source.mount_pids() + source.replicators()
+    assert len(pids) == 3
+    wait_until(lambda: not any(holds(pid, old) for pid in pids) and all(holds(pid, log) for pid in pids), "the new log everywhere")
+
+
+def holds(pid, path):
+    """Whether a process has a file open."""
+    return str(path) in {os.readlink(f.path) for f in os.scandir(f"/proc/{pid}/fd")}
+
+
 def test_log_rotation(site):
     log = site.dir / "tandemd.log"
     standby = site.standby(**{"log file": log})
