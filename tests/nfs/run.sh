@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 # The mount over a real NFS: boots a Debian cloud kernel under qemu with our programs and runs guest.sh in it; see DESIGN.md.
 # usage: run.sh [PYTEST ARGUMENTS]        programs of TANDEM_BUILD (default build/ at the top of the sources)
-# Needs root, debootstrap, qemu-system-x86_64 and a Debian host whose apt sources name the mirror; no KVM.
+# Needs root and a Debian host whose apt sources name the mirror; no KVM. What is missing (qemu, debootstrap ...) is installed.
 set -eu -o pipefail
 
 top=$(cd "$(dirname "$0")/../.." && pwd -P)
@@ -11,10 +11,19 @@ cache=${NFS_CACHE:-/var/cache/tandem-tests/nfs}
 limit=${NFS_TIMEOUT:-900} # seconds for everything in the machine
 suite=bookworm
 packages=linux-image-cloud-amd64,kmod,busybox-static,nfs-kernel-server,nfs-common,rpcbind,fuse3,inotify-tools,procps,psmisc,iproute2
-packages+=,acl,attr,python3,python3-pytest,libfuse3-3,zlib1g,libzstd1,libxxhash0,libbsd0,libssl3,libjansson4,libseccomp2
+packages+=,acl,attr,python3,python3-pytest,libfuse3-3,zlib1g,libzstd1,libxxhash0,libbsd0,libssl3,libjansson4,libseccomp2,liburing2
 
 say() { echo "nfs: $*" >&2; }
 die() { say "$*"; exit 1; }
+
+# Install a package unless its command is there.
+need() {
+	command -v "$2" >/dev/null && return
+	say "installing $1"
+	DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-install-recommends install "$1" </dev/null >&2 ||
+		{ apt-get -q update </dev/null >&2 && DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-install-recommends install "$1" </dev/null >&2; } ||
+		die "could not install $1"
+}
 
 # Print the mirror of the host's own Debian sources.
 mirror() {
@@ -29,7 +38,6 @@ mirror() {
 # Make $cache: kernel, initrd, disk.img. The directory that debootstrap fills is removed again.
 make_cache() {
 	local from root=$cache/root
-	command -v debootstrap >/dev/null || die "debootstrap is missing: apt-get install debootstrap"
 	from=$(mirror)
 	[[ -n $from ]] || die "no Debian mirror in /etc/apt"
 	say "making $cache from $from"
@@ -93,9 +101,10 @@ make_payload() {
 }
 
 ((EUID == 0)) || die "must be root (debootstrap, chroot)"
-for tool in qemu-system-x86_64 cpio mke2fs timeout; do
-	command -v "$tool" >/dev/null || die "$tool is missing: apt-get install qemu-system-x86 cpio e2fsprogs coreutils"
-done
+need qemu-system-x86 qemu-system-x86_64
+need cpio cpio
+need e2fsprogs mke2fs
+need debootstrap debootstrap
 mkdir -p "$cache"
 exec 9>"$cache/lock"
 flock 9
@@ -109,7 +118,7 @@ make_payload "$@"
 began=$SECONDS
 status=0
 # writes to the first disk go to a temporary file, so that every run begins with the same
-timeout --kill-after=10 "$limit" qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp 2 -m 1536 -no-reboot -nodefaults -display none \
+timeout --kill-after=10 "$limit" qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp 1 -m 1536 -no-reboot -nodefaults -display none \
 	-kernel "$cache/kernel" -initrd "$cache/initrd" -append "console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable" \
 	-drive "file=$cache/disk.img,format=raw,if=virtio,snapshot=on,cache=unsafe" \
 	-drive "file=$work/payload.tar,format=raw,if=virtio,readonly=on" -serial stdio </dev/null 2>&1 |
