@@ -10,8 +10,10 @@
  * batch that was begun may overdraw it, so the rate holds over time, not per batch.
  *
  * Compression (auto). Worth it only when the link is what limits: with a bandwidth limit, when the peer is far
- * (PING takes longer than FAR_RTT), or when the kernel measured a delivery rate below FAST_RATE that was not
- * limited by us. Then the first PROBE bytes of a batch are tried; batches that do not shrink by a tenth go as they are. */
+ * (no answer came faster than FAR_RTT), or when the kernel measured a delivery rate below FAST_RATE that was not
+ * limited by us. A delivery rate above it says that the link is fast, unless the peer is much farther than the kernel's fastest
+ * round trip: a tunnel or proxy, whose near end is all that the kernel sees. Then the first PROBE bytes of a batch are tried;
+ * batches that do not shrink by a tenth go as they are. */
 #include "config.h"
 #include <errno.h>
 #include <netinet/in.h>
@@ -53,7 +55,9 @@ struct stream {
 	uint64_t rate;                 /* bytes per second, moving average of acknowledgements */
 	uint64_t rate_ns, rate_acked;  /* begin of the present measurement */
 
-	uint64_t rtt;         /* ns, smallest PING seen; 0: none yet */
+	uint64_t rtt;         /* ns, fastest answer to a PING or a batch; 0: none yet */
+	uint64_t alone_ns;    /* when a batch was sent while nothing was in flight */
+	uint64_t alone_sent;  /* `sent` behind it, 0: it was acknowledged */
 	uint64_t sample_ns;   /* when the link was asked last */
 	bool fast;            /* the link is not what limits */
 
@@ -96,11 +100,12 @@ void stream_free(struct stream *s)
 	free(s);
 }
 
-/* Bytes of wire that bwlimit allows now; large when there is no limit. */
+/* Bytes of wire that bwlimit allows now; large when there is no limit. What was sent is taken out before the bucket is full: a batch
+ * larger than the bucket that leaves after its flush would be owed for ever otherwise. */
 static int64_t tokens_now(const struct stream *s)
 {
 	uint64_t wire, received, now = clock_mono();
-	double fill;
+	double fill, tokens;
 	int64_t cap;
 
 	if (s->mirror->bwlimit == 0)
@@ -108,9 +113,8 @@ static int64_t tokens_now(const struct stream *s)
 	conn_totals(s->conn, &wire, &received);
 	fill = (double)(now - s->tokens_ns) * (double)s->mirror->bwlimit / (double)NS_PER_S;
 	cap = (int64_t)(s->mirror->bwlimit / (NS_PER_S / BUCKET_NS));
-	if ((double)s->tokens + fill > (double)cap)
-		return cap - (int64_t)(wire - s->wire);
-	return s->tokens + (int64_t)fill - (int64_t)(wire - s->wire);
+	tokens = (double)s->tokens - (double)(wire - s->wire) + fill;
+	return tokens > (double)cap ? cap : (int64_t)tokens;
 }
 
 static void tokens_update(struct stream *s)
@@ -127,6 +131,7 @@ static void tokens_update(struct stream *s)
 /* Ask the kernel how fast the link is. */
 static void link_sample(struct stream *s)
 {
+	bool beyond; /* the peer is not where the kernel's connection ends */
 	struct tcp_info ti;
 	socklen_t len = sizeof ti;
 	uint64_t now = clock_mono();
@@ -137,9 +142,10 @@ static void link_sample(struct stream *s)
 	memset(&ti, 0, sizeof ti);
 	if (getsockopt(conn_fd(s->conn), IPPROTO_TCP, TCP_INFO, &ti, &len) != 0)
 		return;
+	beyond = s->rtt > FAR_RTT && s->rtt / 4 > ti.tcpi_min_rtt * (NS_PER_MS / 1000);
 	if (s->mirror->bwlimit != 0 && s->mirror->bwlimit < FAST_RATE)
 		s->fast = false;
-	else if (ti.tcpi_delivery_rate > FAST_RATE)
+	else if (!beyond && ti.tcpi_delivery_rate > FAST_RATE)
 		s->fast = true;
 	else if (!ti.tcpi_delivery_rate_app_limited && ti.tcpi_delivery_rate != 0 && s->rate != 0 && s->rate < FAST_RATE &&
 	    conn_queued(s->conn) > 0)
@@ -182,8 +188,9 @@ int stream_flush(struct stream *s)
 	if (s->batch.len == 0)
 		return 0;
 	if (s->sent == s->acked) {
-		s->rate_ns = clock_mono();
+		s->rate_ns = s->alone_ns = clock_mono();
 		s->rate_acked = s->acked;
+		s->alone_sent = s->sent + s->batch.len;
 	}
 	r = conn_put(s->conn, FT_BATCH, s->batch.data, s->batch.len, choose(s));
 	if (r < 0)
@@ -259,6 +266,10 @@ int stream_ack(struct stream *s, uint64_t received)
 		return E_PROTO;
 	s->acked = received;
 	now = clock_mono();
+	if (s->alone_sent != 0 && s->acked >= s->alone_sent) {
+		stream_rtt(s, now - s->alone_ns);
+		s->alone_sent = 0;
+	}
 	if (now - s->rate_ns >= 5 * NS_PER_MS && s->acked - s->rate_acked >= (64u << 10)) {
 		rate = (uint64_t)((double)(s->acked - s->rate_acked) * (double)NS_PER_S / (double)(now - s->rate_ns));
 		s->rate = s->rate == 0 ? rate : (s->rate * 3 + rate) / 4;
@@ -270,8 +281,10 @@ int stream_ack(struct stream *s, uint64_t received)
 
 void stream_rtt(struct stream *s, uint64_t ns)
 {
-	if (s->rtt == 0 || ns < s->rtt)
-		s->rtt = ns;
+	if (s->rtt != 0 && ns >= s->rtt)
+		return;
+	s->rtt = ns;
+	s->sample_ns = 0; /* look at the link again */
 }
 
 int stream_delay(const struct stream *s)

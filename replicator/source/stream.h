@@ -47,7 +47,7 @@ bool stream_live(const struct stream *s);
 bool stream_idle(const struct stream *s);
 /* An ACK arrived. Returns 0, or E_PROTO when it acknowledges more than was sent. */
 int stream_ack(struct stream *s, uint64_t received);
-/* The time of a PING until its PONG, ns: tells a far peer from a near one. */
+/* The time until an answer of the peer, ns: the fastest tells a far peer from a near one. */
 void stream_rtt(struct stream *s, uint64_t ns);
 /* Milliseconds until the bandwidth limit allows more, 0 when it does not hold anything back. */
 int stream_delay(const struct stream *s);

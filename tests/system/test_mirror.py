@@ -11,6 +11,7 @@ import subprocess
 import pytest
 
 from lib import syscalls, tree
+from lib.proxy import Proxy
 from lib.wait import wait_until
 from lib.workload import acl
 
@@ -471,6 +472,29 @@ def test_compression(pair_with, method):
     (pair.dir / "text").write_bytes(b"the same line again\n" * 50000)
     (pair.dir / "noise").write_bytes(os.urandom(500000))
     pair.same()
+
+
+def test_bandwidth_limit_below_a_batch(pair_with):
+    """A batch is larger than what the limit lets pass at once: that is owed, and paid back."""
+    pair = pair_with(source={"bwlimit": "1M"})
+    (pair.dir / "file").write_bytes(os.urandom(2 << 20))
+    pair.same()
+
+
+def test_text_is_compressed_on_the_way_to_a_far_standby(site):
+    """By default; also where a tunnel ends so near that the kernel takes the peer for near and fast."""
+    standby = site.standby().start()
+    with Proxy(standby.port) as net:
+        net.delay = 0.01
+        source = site.source([standby.url(port=net.port)]).start()
+        source.wait()
+        before = net.up
+        text = b"".join(b"%08d the same line again\n" % i for i in range(200000))
+        (source.dir / "text").write_bytes(text)
+        source.wait()
+        assert net.up - before < 0.3 * len(text)
+        tree.assert_same(source.dir, standby.dir)
+        source.stop()
 
 
 def test_mount_on_another_directory(site, pair_with):
