@@ -39,11 +39,11 @@ def short(value):
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.3g}"
 
 
-def table(results, base=None):
-    """results: {subject: {figure: value}}. With base, the other columns show their ratio to it as well."""
+def table(results, base=None, goals=None):
+    """results: {subject: {figure: value}}. With base, the other columns show their ratio to it as well. goals: {figure: text}, a last column."""
     subjects = list(results)
     figures = list({f: None for s in subjects for f in results[s]})
-    rows = [["", *subjects]]
+    rows = [["", *subjects, *(["goal"] if goals else [])]]
     for f in figures:
         row = [f]
         for s in subjects:
@@ -52,7 +52,7 @@ def table(results, base=None):
             if base and s != base and value is not None and results[base].get(f):
                 cell += f" ({value / results[base][f]:.2f})"
             row.append(cell)
-        rows.append(row)
+        rows.append(row + ([goals.get(f, "")] if goals else []))
     widths = [max(len(r[i]) for r in rows) for i in range(len(rows[0]))]
     return "\n".join("  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(r, widths))) for r in rows)
 
@@ -97,6 +97,50 @@ def chart(results, title, note, log_floor=None, base=None):
             f'<style>.v{{font-size:9px;fill:#333}}</style><rect width="100%" height="100%" fill="white"/>'
             f'<text x="8" y="18" font-size="14" font-weight="bold">{html.escape(title)}</text>'
             f'<text x="8" y="33" fill="#555">{html.escape(note)}</text>{legend}{"".join(out)}</svg>\n')
+
+
+def lines(series, title, note, xlabel, ylabel, log=False):
+    """Lines through points as SVG text. series: {subject: [(x, y)]}; log: the y axis is logarithmic."""
+    import math
+    width, height, left, top = 640, 320, 70, 60
+
+    def up(y):
+        return math.log10(max(y, 0.01)) if log else y
+    points = [p for v in series.values() for p in v]
+    right = max((x for x, _ in points), default=1) or 1
+    low = min((up(y) for _, y in points), default=0) if log else 0
+    high = max((up(y) for _, y in points), default=1)
+    low, high = (math.floor(low), math.ceil(high)) if log else (0, high or 1)
+    high = high if high > low else low + 1
+
+    def at(x, y):
+        return f"{left + width * x / right:.1f},{top + height * (1 - (up(y) - low) / (high - low)):.1f}"
+    ticks = [10.0 ** e for e in range(low, high + 1)] if log else [high * i / 4 for i in range(5)]
+    out = []
+    for y in ticks:
+        place = at(0, y).split(",")[1]
+        out.append(f'<line x1="{left}" y1="{place}" x2="{left + width}" y2="{place}" stroke="#ddd"/>'
+                   f'<text x="{left - 6}" y="{float(place) + 4:.1f}" text-anchor="end">{short(y)}</text>')
+    for i in range(5):
+        out.append(f'<text x="{left + width * i / 4:.0f}" y="{top + height + 16}" text-anchor="middle">{short(right * i / 4)}</text>')
+    for i, (name, v) in enumerate(series.items()):
+        colour = COLOURS[i % len(COLOURS)]
+        path = " ".join(at(x, y) for x, y in v)
+        out.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.5"/>'
+                   f'<rect x="{left + 110 * i}" y="40" width="10" height="10" fill="{colour}"/><text x="{left + 14 + 110 * i}" y="49">{html.escape(name)}</text>')
+    return (f'<svg xmlns="http://www.w3.org/2000/svg" width="{left + width + 30}" height="{top + height + 45}" font-family="sans-serif" font-size="11">'
+            f'<rect width="100%" height="100%" fill="white"/><text x="8" y="18" font-size="14" font-weight="bold">{html.escape(title)}</text>'
+            f'<text x="8" y="33" fill="#555">{html.escape(note)}</text>{"".join(out)}'
+            f'<text x="{left + width / 2:.0f}" y="{top + height + 34}" text-anchor="middle">{html.escape(xlabel)}</text>'
+            f'<text x="14" y="{top + height / 2:.0f}" transform="rotate(-90 14 {top + height / 2:.0f})" text-anchor="middle">{html.escape(ylabel)}</text></svg>\n')
+
+
+def save(out, name, text):
+    """Write OUT/name."""
+    os.makedirs(out, exist_ok=True)
+    with open(f"{out}/{name}", "w", encoding="utf-8") as f:
+        f.write(text)
+    print(f"{out}/{name}")
 
 
 def write(out, name, results, info, svg):
