@@ -41,6 +41,7 @@ struct item {
 	size_t ncopies;
 	struct transfer *t;
 	bool open;
+	bool linked;             /* had several names */
 	bool newer;              /* a newer record came since it was put off */
 	uint64_t as_of_ns;       /* time of the newest record, 0: do not look at the mtime */
 	uint64_t since_ns, retry_ns;
@@ -186,6 +187,7 @@ int bulk_defer(struct bulk *b, struct bulk_spec *spec)
 	it->ino = spec->ino;
 	it->seq = spec->seq;
 	it->open = spec->open;
+	it->linked = spec->linked;
 	it->as_of_ns = spec->as_of_ns;
 	it->since_ns = spec->since_ns != 0 ? spec->since_ns : clock_mono();
 	extent_init(&it->ext);
@@ -280,6 +282,11 @@ int bulk_renamed(struct bulk *b, const char *from, const char *to, bool exchange
 		}
 	}
 	return compare_renamed(b->compare, from, to, exchange);
+}
+
+void bulk_touched(struct bulk *b, const char *path, uint64_t ino)
+{
+	compare_touched(b->compare, path, ino);
 }
 
 static void recheck_note(struct bulk *b, uint64_t seq)
@@ -416,6 +423,8 @@ static int item_end(struct bulk *b, struct item *it, int r)
 	transfer_free(it->t);
 	it->t = NULL;
 	b->moved = true;
+	if (r == TR_DONE)
+		bulk_touched(b, it->path, it->ino);
 	if (r == TR_DONE && it->ext.n == 0) {
 		item_free(b, it);
 		return 0;
@@ -435,8 +444,10 @@ static int item_end(struct bulk *b, struct item *it, int r)
 	}
 	if (r != E_GONE)
 		r = bulk_unreadable(b, it->seq, it->path, r);
+	else
+		r = b->env.gone != NULL ? b->env.gone(b->env.arg, it->ino, it->seq, it->linked) : 0;
 	item_free(b, it);
-	return r == E_GONE ? 0 : r;
+	return r;
 }
 
 static int item_step(struct bulk *b, struct item *it)

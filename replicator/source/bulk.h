@@ -20,6 +20,9 @@ struct bulk_env {
 	bool no_owner;
 	/* The delete guard stopped a comparison. */
 	void (*guarded)(void *arg, uint64_t n, uint64_t total);
+	/* The file of a transfer that was put off is gone: what its name shows on the standby will never be complete. May be NULL. Returns
+	 * 0 or -ENOMEM. */
+	int (*gone)(void *arg, uint64_t ino, uint64_t seq, bool linked);
 	void *arg;
 };
 
@@ -33,6 +36,7 @@ struct bulk_spec {
 	const struct wop *copies;  /* as in transfer_spec; copied */
 	size_t ncopies;
 	bool open;
+	bool linked;               /* had several names when it was recorded */
 	uint64_t as_of_ns;         /* as in struct content */
 	uint64_t since_ns;         /* when sending was first tried, CLOCK_MONOTONIC; 0: now */
 };
@@ -58,6 +62,8 @@ void bulk_urge(struct bulk *b, uint64_t ino);
 void bulk_forget(struct bulk *b, uint64_t ino);
 /* A RENAME was sent. Returns 0 or -ENOMEM. */
 int bulk_renamed(struct bulk *b, const char *from, const char *to, bool exchange);
+/* See compare_touched. */
+void bulk_touched(struct bulk *b, const char *path, uint64_t ino);
 /* Compare a path because of record seq (0: none); the record counts as outstanding until that is done. */
 int bulk_recheck(struct bulk *b, uint64_t seq, const char *path, unsigned flags);
 /* The same, and the directory that holds it: its mtime may have changed without anything left to see in it. */

@@ -242,11 +242,18 @@ static void moved_note(struct moved *m, const struct cjob *j, const char *from, 
 		m->err = -ENOMEM;
 }
 
+void compare_touched(struct compare *c, const char *path, uint64_t ino)
+{
+	files_touched(c, path, ino);
+}
+
 int compare_renamed(struct compare *c, const char *from, const char *to, bool exchange)
 {
 	struct moved m = {.list = TAILQ_HEAD_INITIALIZER(m.list)};
 	struct cjob *j;
 	c->renames++;
+	files_touched(c, from, 0);
+	files_touched(c, to, 0);
 	RB_FOREACH (j, cqueue, &c->queue) {
 		moved_note(&m, j, from, to);
 		if (exchange)

@@ -50,6 +50,9 @@ int compare_add(struct compare *c, const char *path, unsigned flags);
 /* A rename (or exchange) was put into the stream: what was scheduled or under way below the old name is scheduled under the new
  * one as well, with the same flags. Returns 0 or -ENOMEM. */
 int compare_renamed(struct compare *c, const char *from, const char *to, bool exchange);
+/* An operation that puts a file at path, the source's inode ino or (0) another one or none, was put into the stream: a patch that is being
+ * prepared for what was there is given up unless it is for ino, and the path is compared again. */
+void compare_touched(struct compare *c, const char *path, uint64_t ino);
 /* Do a bounded piece of work (at most about 256 KiB or a few hundred entries). Returns 1: call again when
  * there is room; 0: nothing to do until a reply arrives or a path is added; negative: stream error. */
 int compare_step(struct compare *c);

@@ -22,6 +22,7 @@
 
 #include "proto/err.h"
 #include "proto/fileio.h"
+#include "proto/path.h"
 #include "proto/xattrs.h"
 #include "replicator/source/transfer.h"
 
@@ -75,6 +76,7 @@ struct cfile {
 	size_t ncopies;
 	struct transfer *transfer;
 	bool refused; /* the standby refused it; the path is scheduled again already */
+	bool stale;   /* the standby's version is another one than that whose sums were asked for */
 	char path[];
 };
 
@@ -741,13 +743,23 @@ static int send_step(struct compare *c, struct cfile *f)
 		   : r;
 }
 
+/* What was found out about the standby's version is worth nothing any more. Returns 1 or an error. */
+static int file_restart(struct compare *c, struct cfile *f)
+{
+	int r = compare_add(c, f->path, f->dir->job->flags & (CMP_CHECKSUM | CMP_REPORT));
+	int end = file_done(c, f);
+	return r ? r : end;
+}
+
 int files_step(struct compare *c)
 {
 	struct cfile *f;
-	if (c->sending)
+	if (c->sending && !c->sending->stale)
 		return send_step(c, c->sending);
 	TAILQ_FOREACH (f, &c->files, link) {
 		int r = 0;
+		if (f->stale)
+			return file_restart(c, f);
 		switch (f->state) {
 		case FS_QUEUED:
 			r = file_start(c, f);
@@ -771,6 +783,13 @@ int files_step(struct compare *c)
 			return r;
 	}
 	return 0;
+}
+
+void files_touched(struct compare *c, const char *path, uint64_t ino)
+{
+	struct cfile *f;
+	TAILQ_FOREACH (f, &c->files, link)
+		f->stale |= f->have && f->state != FS_QUEUED && f->st.st_ino != ino && path_within(path, f->path);
 }
 
 void files_refused(struct compare *c, uint32_t xid)

@@ -210,6 +210,9 @@ int compare_file(struct compare *c, struct celt *el, struct link_group *g, uint3
 int file_send_small(struct compare *c, int fd, const char *path, const struct stat *st, bool *changed);
 /* One piece of work of the files under way: 1 did something, 0 nothing to do now, 2 no room. */
 int files_step(struct compare *c);
+/* Another file than inode ino may be at path or below it on the standby from this place in the stream on: what was found out about the
+ * one that was there is void. */
+void files_touched(struct compare *c, const char *path, uint64_t ino);
 int files_sumset(struct compare *c, struct buf *payload);
 void files_free(struct compare *c);
 /* The standby refused a transfer: if it is still under way, stop it. */

@@ -58,7 +58,7 @@ static size_t copies(const struct content *c, struct wop *ops)
 static int put_off(struct content *c, int fd, const struct wop *ops, size_t nops)
 {
 	struct bulk_spec spec = {.fd = fd, .ino = c->rec->ino, .path = c->rec->path, .seq = c->first_seq, .copies = ops, .ncopies = nops,
-	    .open = c->open, .as_of_ns = c->as_of_ns, .since_ns = c->since_ns};
+	    .open = c->open, .linked = c->linked, .as_of_ns = c->as_of_ns, .since_ns = c->since_ns};
 	int r = c->create != NULL ? c->create(c->arg) : 0;
 
 	extent_init(&spec.extents);
@@ -181,7 +181,7 @@ int content_send(struct content *c)
 	if (fd == -EAGAIN)
 		return CR_UNSURE;
 	if (fd == -ENOENT)
-		return bulk_recheck(c->bulk, c->first_seq, c->rec->path, 0);
+		return bulk_recheck(c->bulk, c->first_seq, c->rec->path, CMP_CHECKSUM);
 	if (fd < 0)
 		return unreadable(c, fd);
 	if (st.st_nlink == 0) {

@@ -24,6 +24,7 @@ struct content {
 	const struct jrec *rec; /* the record, decoded */
 	const struct extent_set *extents; /* its ranges and those of records merged into it */
 	bool open;             /* not closed by its last writer */
+	bool linked;           /* had several names when it was recorded */
 	uint64_t first_seq;    /* the oldest record whose ranges are in extents */
 	uint64_t as_of_ns;     /* time of the newest record, CLOCK_REALTIME; 0: do not look at the mtime */
 	uint64_t since_ns;     /* when sending was first tried, CLOCK_MONOTONIC, 0: now */

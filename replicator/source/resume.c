@@ -26,6 +26,9 @@ struct redo { /* one CONTENT record to be sent again */
 	struct follow_names names;
 	struct extent_set extents;
 	bool open;
+	uint8_t handle[128]; /* of a file that has several names, of which we may know none that lasts */
+	uint32_t handle_len;
+	int32_t handle_type;
 };
 
 struct redos {
@@ -97,6 +100,11 @@ static int redo_content(struct redos *d, const struct jrec *rec, bool wanted)
 		extent_init(&x->extents);
 		d->n++;
 	}
+	if (rec->handle_len != 0 && rec->handle_len <= sizeof x->handle) {
+		memcpy(x->handle, rec->handle, rec->handle_len);
+		x->handle_len = (uint32_t)rec->handle_len;
+		x->handle_type = (int32_t)rec->handle_type;
+	}
 	x->open = (rec->flags & JF_CLOSED) == 0;
 	return extent_union(&x->extents, &rec->extents);
 }
@@ -105,6 +113,8 @@ static unsigned flags_of(const struct jrec *rec)
 {
 	if (rec->type == JT_RECHECK)
 		return (rec->flags & JF_RECURSIVE ? CMP_RECURSIVE : 0) | (rec->flags & JF_CHECKSUM ? CMP_CHECKSUM : 0);
+	if (rec->type == JT_CONTENT)
+		return CMP_ALLOW | CMP_CHECKSUM; /* size and time of another of its changes may be there already */
 	return CMP_ALLOW | (rec->type == JT_RENAME && (rec->flags & (JF_DIR | JF_EXCHANGE)) ? CMP_RECURSIVE : 0);
 }
 
@@ -145,25 +155,30 @@ static int redo_record(struct session *s, struct redos *d, const struct jrec *re
 static int redo_send(struct session *s, struct redo *x)
 {
 	struct locate l = {.rootfd = s->link->rootfd, .jdirfd = s->link->jdirfd, .after = s->welcome.applied.seq};
-	struct bulk_spec spec = {.ino = x->names.ino, .seq = x->seq, .open = x->open};
+	struct bulk_spec spec = {.ino = x->names.ino, .seq = x->seq, .open = x->open, .linked = x->names.n > 1};
 	struct jrec rec;
 	struct stat st;
 
 	if (x->names.gone)
 		return 0; /* and its name with it */
 	if (x->names.n == 0)
-		return bulk_recheck(s->bulk, x->seq, "", CMP_RECURSIVE);
+		return bulk_recheck(s->bulk, x->seq, "", CMP_RECURSIVE | CMP_CHECKSUM);
 	if (s->welcome.flags & WW_UNCLEAN) /* the records that follow are not replayed */
-		return bulk_recheck(s->bulk, x->seq, x->names.v[0], 0);
+		return bulk_recheck(s->bulk, x->seq, x->names.v[0], CMP_CHECKSUM);
 	jrec_init(&rec, JT_CONTENT);
 	rec.ino = x->names.ino;
 	rec.path = spec.path = x->names.v[0];
+	rec.handle = x->handle;
+	rec.handle_len = x->handle_len;
+	rec.handle_type = x->handle_type;
 	spec.fd = locate_open(&l, &rec, &st);
 	jrec_release(&rec);
 	if (spec.fd == E_GONE)
-		return sender_hollow(s->sender, x->names.ino, x->seq);
+		return sender_hollow(s->sender, x->names.ino, x->seq, x->names.n > 1);
+	if ((spec.fd == -EAGAIN || spec.fd == -ENOENT) && x->handle_len != 0) /* it may live on under a name that nobody told us */
+		return bulk_recheck(s->bulk, x->seq, "", CMP_RECURSIVE | CMP_CHECKSUM);
 	if (spec.fd == -EAGAIN || spec.fd == -ENOENT)
-		return bulk_recheck(s->bulk, x->seq, x->names.v[0], 0);
+		return bulk_recheck(s->bulk, x->seq, x->names.v[0], CMP_CHECKSUM);
 	if (spec.fd < 0)
 		return bulk_unreadable(s->bulk, x->seq, spec.path, spec.fd);
 	extent_init(&spec.extents);
@@ -171,7 +186,7 @@ static int redo_send(struct session *s, struct redo *x)
 	if (bulk_full(s->bulk)) {
 		close(spec.fd);
 		extent_release(&spec.extents);
-		return bulk_recheck(s->bulk, x->seq, spec.path, 0);
+		return bulk_recheck(s->bulk, x->seq, spec.path, CMP_CHECKSUM);
 	}
 	return bulk_defer(s->bulk, &spec);
 }

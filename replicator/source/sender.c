@@ -373,6 +373,7 @@ static int send_link(struct sender *s, size_t i)
 
 	if (to)
 		return put_nothing(s, i);
+	bulk_touched(s->env.bulk, e->path2, 0);
 	if (!from)
 		r = put_record(s, i);
 	if (r == 0 && (from || bulk_comparing(s->env.bulk)))
@@ -421,14 +422,14 @@ static int unsure(struct sender *s, const struct wrec *e, uint64_t seq)
 		return SR_WAIT;
 	}
 	s->unsure_ns = s->hold_ns = 0;
-	return bulk_recheck(s->env.bulk, seq, e->path, 0);
+	return bulk_recheck(s->env.bulk, seq, e->path, CMP_CHECKSUM);
 }
 
 static int send_content(struct sender *s, size_t i)
 {
 	const struct wrec *e = window_at(s->w, i);
 	struct held held = {.s = s, .create = e->create};
-	struct content c = {.stream = s->env.stream, .bulk = s->env.bulk, .open = (e->flags & JF_CLOSED) == 0, .create = send_held,
+	struct content c = {.stream = s->env.stream, .bulk = s->env.bulk, .open = (e->flags & JF_CLOSED) == 0, .linked = e->linked, .create = send_held,
 	    .arg = &held, .first_seq = e->seq, .as_of_ns = e->restamped || !bulk_trusts_mtime(s->env.bulk) ? 0 : e->last_ns, .locate = {.rootfd = s->env.rootfd, .w = s->w, .next = i + 1, .jdirfd = s->env.jdirfd}};
 	struct extent_set ext;
 	struct jrec rec;
@@ -461,8 +462,10 @@ static int send_content(struct sender *s, size_t i)
 		return 0;
 	if (r == CR_GONE)
 		return e->create >= 0 ? phantoms_skip(s->phantoms, e->ino, e->seq) : phantoms_hollow(s->phantoms, e->ino, e->seq, e->linked);
-	if (r == CR_DONE)
+	if (r == CR_DONE) {
 		s->files++;
+		bulk_touched(s->env.bulk, e->path, e->ino);
+	}
 	return r == CR_WAIT ? SR_WAIT : r;
 }
 
@@ -491,6 +494,8 @@ static int send_plain(struct sender *s, size_t i)
 		return put_nothing(s, i);
 	if (e->marks & WM_LATE_CREATE)
 		return put_nothing(s, i);
+	if (e->type == JT_CREATE || e->type == JT_MKNOD || e->type == JT_SYMLINK || e->type == JT_UNLINK)
+		bulk_touched(s->env.bulk, e->path, 0);
 	r = put_record(s, i);
 	return r == 0 && ahead_of_time(s, e) ? bulk_recheck(s->env.bulk, e->seq, e->path, 0) : r;
 }
@@ -658,9 +663,9 @@ void sender_replay(struct sender *s, uint64_t seq)
 	phantoms_replay(s->phantoms, seq);
 }
 
-int sender_hollow(struct sender *s, uint64_t ino, uint64_t seq)
+int sender_hollow(struct sender *s, uint64_t ino, uint64_t seq, bool linked)
 {
-	return phantoms_hollow(s->phantoms, ino, seq, false);
+	return phantoms_hollow(s->phantoms, ino, seq, linked);
 }
 
 static int put_pos(struct sender *s)

@@ -32,8 +32,9 @@ void sender_free(struct sender *s);
 void sender_read(struct sender *s, struct jreader *r, uint64_t seq, uint64_t digest);
 /* Records up to seq may have been applied already: they were in the journal when this connection began. */
 void sender_replay(struct sender *s, uint64_t seq);
-/* The content of inode ino, record seq, was skipped in an earlier connection because it is gone. Returns 0 or -ENOMEM. */
-int sender_hollow(struct sender *s, uint64_t ino, uint64_t seq);
+/* The content of inode ino, record seq, will not be sent because it is gone: in an earlier connection, or after it was put off. linked: it
+ * had several names. Returns 0 or -ENOMEM. */
+int sender_hollow(struct sender *s, uint64_t ino, uint64_t seq, bool linked);
 /* Send a slice of records. Returns enum sender_result; a stream error; or an error of the journal (E_GAP, E_CHECKSUM, E_VERSION). */
 int sender_step(struct sender *s);
 /* Put what is owed and the position, if anything moved, and flush. Returns 1 if a frame went out, 0, or an error. */

@@ -471,11 +471,18 @@ static void guard_stopped(void *arg, uint64_t n, uint64_t total)
 	    s->env->to->url, (unsigned long long)n, (unsigned long long)total);
 }
 
+static int file_gone(void *arg, uint64_t ino, uint64_t seq, bool linked)
+{
+	struct session *s = arg;
+
+	return s->sender != NULL ? sender_hollow(s->sender, ino, seq, linked) : 0;
+}
+
 /* Make what a welcomed connection needs. */
 static int setup(struct session *s)
 {
 	struct bulk_env be = {.mirror = s->env->mirror, .failures = s->failures, .rootfd = s->link->rootfd, .guarded = guard_stopped,
-	    .arg = s};
+	    .gone = file_gone, .arg = s};
 	struct sender_env se = {.mirror = s->env->mirror, .rootfd = s->link->rootfd, .jdirfd = s->link->jdirfd};
 	int r = stream_new(&s->stream, s->conn, s->env->mirror, s->welcome.window);
 

@@ -533,6 +533,36 @@ START_TEST(changed_blocks_of_a_large_file)
 }
 END_TEST
 
+/* A live rename puts another version in the place of the one whose sums are known: a patch of that one would be neither. */
+START_TEST(replaced_while_it_is_compared)
+{
+	struct pair p;
+	size_t n = 4 << 20;
+	uint8_t *data = noise(n, 3), *other = noise(n, 4);
+	pair_open(&p);
+	write_file(p.dst, "f", data, n);
+	data[5] ^= 1;
+	write_file(p.src, "f", data, n);
+	forget_counts(&p);
+	ck_assert_int_eq(compare_add(p.c, "", CMP_RECURSIVE | CMP_CHECKSUM), 0);
+	while (standby_counts(p.s)->sums == 0) {
+		ck_assert_int_ge(compare_step(p.c), 0);
+		if (standby_counts(p.s)->sums == 0)
+			standby_deliver(p.s, p.c);
+	}
+	while (standby_deliver(p.s, p.c))
+		;
+	ck_assert_int_eq(unlinkat(p.dst, "f", 0), 0);
+	write_file(p.dst, "f", other, n);
+	ck_assert_int_eq(compare_renamed(p.c, "f.new", "f", false), 0);
+	run(&p);
+	equal(&p);
+	free(data);
+	free(other);
+	pair_close(&p);
+}
+END_TEST
+
 START_TEST(growing_and_shrinking)
 {
 	struct pair p;
@@ -942,7 +972,7 @@ UNIT_MAIN("compare", first_copy_of_every_kind, report_changes_nothing, types_tha
 	  extra_names_stay_without_delete, the_guard_holds_deletions_back, the_guard_counts_the_whole_tree,
 	  the_guard_lets_none_go_before_it_stops, the_guard_protects_a_small_tree,
 	  more_deletions_than_can_wait_take_several_rounds, excluded_names_are_left_alone, attributes_alone,
-	  changed_blocks_of_a_large_file, growing_and_shrinking, insertion_is_found,
+	  changed_blocks_of_a_large_file, replaced_while_it_is_compared, growing_and_shrinking, insertion_is_found,
 	  checksum_finds_silent_damage, a_huge_hole_costs_nothing, holes_are_made_again,
 	  hard_links_made_and_broken, one_name_of_a_hard_link_alone, one_path_with_missing_parents,
 	  one_path_that_is_gone, a_directory_one_level, a_directory_by_itself, nothing_is_inherited_from_the_standby, a_failure_is_tried_again, paths_merge,
