@@ -5,11 +5,13 @@
     bench_fs.py [--quick] [--rounds N] [--only SUBJECT,...] [--work GROUP,...] [--dir DIR] [--out DIR]
 
 Subjects: native, bindfs, mergerfs, passthrough_ll (libfuse's example, compiled here), tandemfs (no standby), tandemfs+standby
-(replicating over loopback meanwhile); those that are not installed are left out. Groups: stream, random, small, tree.
+(replicating over loopback meanwhile); those that are not installed are left out. The last table has tandemfs beside passthrough_ll, and
+tandemfs+standby beside tandemfs: what a replicator at work costs. Groups: stream, random, small, tree.
 Subjects take turns in every round; the figures are medians. Higher is better: MiB/s for streams, operations/s else.
 """
 import argparse
 import json
+import math
 import os
 import pathlib
 import shutil
@@ -50,7 +52,7 @@ class Subject:
 class Tandem(Subject):
     def __init__(self, name, standby):
         super().__init__(name)
-        self.with_standby, self.site = standby, None
+        self.with_standby, self.site, self.features = standby, None, {}
 
     def open(self, work):
         os.environ["TANDEM_TMP"] = str(work)
@@ -64,6 +66,8 @@ class Tandem(Subject):
         source.start()
         if self.with_standby:
             source.wait()
+        os.stat(source.dir / ".")  # answered when the features are known
+        self.features = source.status()["features"]
         return source.dir
 
     def close(self):
@@ -94,7 +98,7 @@ def subjects(work):
         out.append(Subject("mergerfs", lambda below, mount: ["mergerfs", "-f", "-o", "cache.files=auto-full,allow_other,use_ino", below, mount]))
     ll = passthrough_ll(work)
     if ll:
-        out.append(Subject("passthrough_ll", lambda below, mount: [ll, "-f", "-o", f"source={below},cache=auto,allow_other", mount]))
+        out.append(Subject("passthrough_ll", lambda below, mount: [ll, "-f", "-o", f"source={below},cache=always,xattr,allow_other", mount]))
     return out + [Tandem("tandemfs", False), Tandem("tandemfs+standby", True)]
 
 
@@ -203,6 +207,14 @@ def measure(subject, groups, o):
     return figures
 
 
+def beside(results, subject, peer):
+    """The ratios of one subject to another, with their geometric mean and the lowest."""
+    ratios = {f: v / results[peer][f] for f, v in results[subject].items() if results[peer].get(f)}
+    mean = math.exp(sum(math.log(r) for r in ratios.values()) / len(ratios))
+    low = min(ratios, key=ratios.get)
+    return f"{subject} / {peer}: geometric mean {mean:.2f}, lowest {ratios[low]:.2f} ({low})\n  " + "; ".join(f"{f} {r:.2f}" for f, r in ratios.items())
+
+
 def main():
     ap = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     ap.add_argument("--quick", action="store_true", help="one short round")
@@ -230,9 +242,14 @@ def main():
         shutil.rmtree(o.work, ignore_errors=True)
     results = {name: report.median(r) for name, r in rounds.items()}
     info = report.machine(o.dir)
+    info["features"] = next((s.features for s in chosen if isinstance(s, Tandem)), {})
     base = "native" if "native" in results else None
     print(f"{info['cpu']}, {info['cores']} cores, Linux {info['kernel']}, {info['file_system']}; median of {o.rounds}; in parentheses: share of native\n")
     print(report.table(results, base))
+    for subject, peer in (("tandemfs", "passthrough_ll"), ("tandemfs+standby", "tandemfs")):
+        if results.get(subject) and results.get(peer):
+            print("\n" + beside(results, subject, peer))
+    print("\nlibfuse and what is in use of it: " + ", ".join(f"{k} {v}" for k, v in info["features"].items()))
     note = f"{info['cpu']}, {info['cores']} cores, Linux {info['kernel']}, {info['file_system']}; share of native, logarithmic"
     report.write(o.out, "fs", results, info, report.chart(results, "The mount beside the directory below", note, log_floor=0.005, base=base))
 
