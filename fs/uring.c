@@ -73,11 +73,13 @@ enum { DONE_COMMAND = 1, DONE_STOP = 2 };
 
 struct queue {
 	/* immutable */
-	unsigned qid;           /* the processor's number */
-	unsigned limit;         /* servers at most */
-	_Atomic unsigned idle;  /* servers that wait for a request */
-	_Atomic bool growing;   /* one more is being started */
-	unsigned servers;       /* uring.lock */
+	unsigned qid;             /* the processor's number */
+	/* changed with uring.lock, read without */
+	_Atomic unsigned limit;   /* servers at most */
+	_Atomic unsigned servers;
+	/* without lock */
+	_Atomic unsigned idle;    /* servers that wait for a request */
+	_Atomic bool growing;     /* one more is being started */
 };
 
 /* A thread and its entry. */

@@ -34,7 +34,7 @@ static struct rig *begin(void)
 	g.fs.rootfd = g.rootfd;
 	g.fs.journal = g.journal.j;
 	ck_assert_int_eq(inflight_open(&g.fs.inflight, g.journal.fd), 0);
-	ck_assert_int_eq(pthread_key_create(&g.fs.worker_key, NULL), 0);
+	ck_assert_int_eq(pthread_key_create(&g.fs.worker_key, worker_free), 0);
 	ck_assert_int_eq(dirty_start(&g.fs), 0);
 	fd = openat(g.rootfd, "file", O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	ck_assert_int_eq(fstat(fd, &st), 0);
@@ -44,8 +44,24 @@ static struct rig *begin(void)
 	return &g;
 }
 
+/* The journal's next CONTENT, or NULL at its end. */
+static const struct jrec *next(struct rig *g)
+{
+	static struct jrec r;
+
+	for (;;) {
+		jrec_release(&r);
+		if (jreader_next(g->reader, &r, NULL, NULL) <= 0)
+			return NULL;
+		if (r.type == JT_CONTENT)
+			return &r;
+	}
+}
+
 static void end(struct rig *g)
 {
+	while (next(g))
+		;
 	dirty_stop(&g->fs);
 	jreader_close(g->reader);
 	jdir_close(&g->journal);
@@ -72,17 +88,6 @@ static void change(struct rig *g, struct ofile *f, uint64_t from, uint64_t to)
 {
 	dirty_begin(&g->fs, f->io);
 	dirty_end(&g->fs, f->io, from, to);
-}
-
-/* The journal's next CONTENT, or NULL at its end. */
-static const struct jrec *next(struct rig *g)
-{
-	static struct jrec r;
-
-	while (jreader_next(g->reader, &r, NULL, NULL) > 0)
-		if (r.type == JT_CONTENT)
-			return &r;
-	return NULL;
 }
 
 static void count(void *arg, const struct inflight_entry *e)
