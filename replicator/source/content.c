@@ -36,7 +36,7 @@ bool content_superseded(const struct stat *st, uint64_t as_of_ns)
 bool content_file_error(int r)
 {
 	return r == E_GONE || r == -EIO || r == -EACCES || r == -EPERM || r == -ESTALE || r == -EMFILE || r == -ENFILE || r == -ENODATA ||
-	    r == -EUCLEAN || r == -EBADMSG || r == -ENOENT || r == -E2BIG || r == -EOVERFLOW || r == E_LIMIT;
+	    r == -EUCLEAN || r == -ETIMEDOUT || r == -EBADMSG || r == -ENOENT || r == -E2BIG || r == -EOVERFLOW || r == E_LIMIT;
 }
 
 /* The copy hints of a record as operations. Returns their number. */
