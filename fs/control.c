@@ -115,7 +115,7 @@ static void do_flush(struct tfs *fs, struct client *c)
 {
 	dirty_emit_all(fs);
 	silly_settle(fs);
-	reply_with(c->fd, json_pack("{s:b,s:I}", "ok", 1, "seq", (json_int_t)journal_seq(fs->journal)), NULL, 0);
+	reply_with(c->fd, json_pack("{s:b,s:I}", "ok", 1, "seq", (json_int_t)journal_flushed(fs->journal)), NULL, 0);
 }
 
 static void handle(struct tfs *fs, struct client *c, const json_t *req, int fds[CTL_FDS_MAX])

@@ -84,6 +84,7 @@ int identity_take(int statefd, int rootfd, char source_id[33], bool *replaced)
 	struct identity id;
 	struct root now;
 	char text[160];
+	bool known = false;
 	int r = load(statefd, &id);
 
 	if (r == 0)
@@ -98,7 +99,11 @@ int identity_take(int statefd, int rootfd, char source_id[33], bool *replaced)
 		for (int k = 0; k < 16; k++)
 			snprintf(id.source + 2 * k, 3, "%02x", random[k]);
 	}
+	else if (id.has_root && id.root.ino == now.ino && id.root.type == now.type && id.root.fsid == now.fsid)
+		known = true;
 	memcpy(source_id, id.source, sizeof(id.source));
+	if (known)
+		return 0; /* nothing to write: it must also start on a full disk */
 	snprintf(text, sizeof(text), "source %s\nroot %llu %llx %llx\n", id.source, now.ino, now.type, now.fsid);
 	return fio_replace(statefd, "identity", text, strlen(text), 0600);
 }

@@ -104,6 +104,9 @@ int inflight_open(struct inflight **out, int dirfd)
 	}
 	if (ftruncate(f->fd, (off_t)FILE_SIZE) < 0)
 		goto fail;
+	/* allocated in full: a store into a hole of a full disk would be SIGBUS */
+	if (fallocate(f->fd, 0, 0, (off_t)FILE_SIZE) < 0 && errno != EOPNOTSUPP)
+		goto fail;
 	f->map = mmap(NULL, FILE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, f->fd, 0);
 	if (f->map == MAP_FAILED)
 		goto fail;
@@ -169,7 +172,7 @@ static void each_dirty(struct inflight *f, uint32_t n, void (*fn)(void *, const 
 	fn(arg, &e);
 }
 
-/* Holes of the file are skipped, so that a start does not read 36 MiB. */
+/* Holes of the file, and what is allocated and was never written, are skipped, so that a start does not read 36 MiB. */
 void inflight_each(struct inflight *f, void (*fn)(void *arg, const struct inflight_entry *e), void *arg)
 {
 	off_t dirty = (off_t)(HEAD_SIZE + (size_t)INFLIGHT_OPS * OP_SIZE), at = HEAD_SIZE, end;
@@ -193,12 +196,12 @@ void inflight_each(struct inflight *f, void (*fn)(void *arg, const struct inflig
 	}
 }
 
-/* By truncation: reading 36 MiB of holes through the map would fill the page cache. */
+/* Without a store where it can be: going through 36 MiB of the map would fill the page cache. What is allocated stays so. */
 void inflight_reset(struct inflight *f)
 {
 	uint64_t magic = MAGIC;
 
-	if (ftruncate(f->fd, 0) == 0 && ftruncate(f->fd, (off_t)FILE_SIZE) == 0)
+	if (fallocate(f->fd, FALLOC_FL_ZERO_RANGE, 0, (off_t)FILE_SIZE) == 0)
 		memcpy(f->map, &magic, sizeof(magic));
 	else
 		memset(f->map + HEAD_SIZE, 0, FILE_SIZE - HEAD_SIZE);

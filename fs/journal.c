@@ -231,6 +231,15 @@ uint64_t journal_seq(struct journal *j)
 	return atomic_load_explicit(&j->head->committed_seq, memory_order_acquire);
 }
 
+uint64_t journal_flushed(struct journal *j)
+{
+	pthread_mutex_lock(&j->lock);
+	bool waits = j->degraded && (j->dirty.all || j->dirty.n);
+	uint64_t seq = j->seq + (waits ? 2 : 0); /* a SEAL, then the set */
+	pthread_mutex_unlock(&j->lock);
+	return seq;
+}
+
 struct jhead *journal_head(struct journal *j)
 {
 	return j->head;

@@ -50,6 +50,9 @@ int journal_append(struct journal *j, struct jrec *r);
 int journal_sync(struct journal *j);
 /* Have another thread begin with that, to be there sooner when journal_sync is called. */
 void journal_sync_begin(struct journal *j);
+/* The sequence number at or before which every change made so far will be in the journal: its last, or while changes are kept in memory
+ * (degraded) the one that their set will begin with. */
+uint64_t journal_flushed(struct journal *j);
 /* The last committed sequence. */
 uint64_t journal_seq(struct journal *j);
 struct jhead *journal_head(struct journal *j);

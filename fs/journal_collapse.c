@@ -14,6 +14,7 @@
 #include "fs/journal_priv.h"
 
 #include <errno.h>
+#include <sys/mman.h>
 
 #include "proto/err.h"
 #include "proto/jreader.h"
@@ -83,6 +84,39 @@ static int replace_locked(struct journal *j, struct jreader *rd, struct pathset 
 	journal_put_set_locked(j, set, *from);
 	atomic_store(&j->head->collapsed, 1);
 	return 0;
+}
+
+/* The disk is full, and old segments of ours lie on it: what they say goes to the set in memory, as what changes meanwhile does. The mark of
+ * the degraded state stands for the set if we die: then everything is compared. */
+void collapse_give_up(struct journal *j)
+{
+	struct jreader *rd = NULL;
+	struct pathset set;
+	pthread_mutex_lock(&j->lock);
+	bool due = j->degraded == -ENOSPC && !j->sync_failed && !j->next && TAILQ_FIRST(&j->segs) != j->cur;
+	uint64_t from = atomic_load(&j->head->first_seq), last = j->seq, cur = j->cur->first_seq;
+	pthread_mutex_unlock(&j->lock);
+	if (!due || msync(j->head, JHEAD_SIZE, MS_SYNC))
+		return;
+	pathset_init(&set);
+	int err = jreader_open(&rd, j->dirfd);
+	if (!err)
+		err = jreader_rewind(rd);
+	if (err)
+		pathset_add(&set, "", JF_RECURSIVE | JF_CHECKSUM);
+	else
+		read_on(rd, &set, &from, last);
+	jreader_close(rd);
+	pthread_mutex_lock(&j->lock);
+	pathset_union(&j->dirty, &set);
+	pathset_fit(&j->dirty, PATHSET_MAX, segment_room(j->opt.segment_size) - JREC_HEADER - 24);
+	j->given_up = from;
+	pthread_mutex_unlock(&j->lock);
+	pathset_release(&set);
+	segment_reclaim(j, cur - 1);
+	log_warn("journal: the disk is full and smaller than the journal's limit: records %llu to %llu were given up, their paths will be "
+		 "compared; a target is behind or away, see tandemctl status",
+		 (unsigned long long)from, (unsigned long long)last);
 }
 
 int journal_collapse(struct journal *j)

@@ -68,6 +68,7 @@ struct journal {
 	bool rung;	       /* the keeper was called */
 	uint64_t begin_sync;   /* the syncer was asked to make records up to here durable; 0: it was not */
 	bool stop;	       /* threads end */
+	uint64_t given_up;     /* first record of those whose segments went while degraded: they stand in dirty; 0: none */
 	uint64_t collapsed_to; /* records up to here stand in RECHECKs: their segments can go */
 	bool log_degraded;     /* to be logged by the keeper, which holds no lock */
 	uint64_t replaced;     /* records that had to be replaced by RECHECKs, not logged yet */
@@ -147,6 +148,8 @@ void collapse_read(struct journal *j, struct pathset *set, uint64_t first, uint6
 /* journal_thread.c */
 int threads_start(struct journal *j);
 void threads_stop(struct journal *j);
+/* In the degraded state on a full disk: give up the old segments, whose records go to the set in memory. Keeper only. */
+void collapse_give_up(struct journal *j);
 /* Try to leave the degraded state. */
 void journal_resume(struct journal *j);
 

@@ -77,12 +77,17 @@ void journal_resume(struct journal *j)
 		collapse_read(j, &lost, first, last);
 	pthread_mutex_lock(&j->lock);
 	pathset_union(&j->dirty, &lost);
-	pathset_fit(&j->dirty, PATHSET_MAX, segment_room(next->size));
+	pathset_fit(&j->dirty, PATHSET_MAX, segment_room(next->size) - JREC_HEADER - 24);
 	size_t n = j->dirty.all ? 1 : j->dirty.n;
 	int err = segment_switch_locked(j);
 	if (!err) {
-		journal_put_set_locked(j, &j->dirty, 0);
+		if (j->given_up) {
+			j->collapsed_to = j->seq;
+			atomic_store(&j->head->collapsed, 1);
+		}
+		journal_put_set_locked(j, &j->dirty, j->given_up);
 		pathset_release(&j->dirty);
+		j->given_up = 0;
 		j->degraded = 0;
 		j->sync_failed = false;
 	}
@@ -135,6 +140,7 @@ static void keep(struct journal *j)
 {
 	report(j);
 	journal_resume(j);
+	collapse_give_up(j);
 	segment_tidy(j);
 	uint64_t seq = journal_seq(j);
 	if (j->opt.sync == JSYNC_INTERVAL)

@@ -170,7 +170,7 @@ void op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_inf
 	journal_sync_begin(fs->journal);
 	r = (datasync ? fdatasync(f->fd) : fsync(f->fd)) < 0 ? -errno : 0;
 	if (r == 0)
-		r = journal_sync(fs->journal);
+		journal_sync(fs->journal); /* its errors are not the application's: the journal says so and goes on in memory */
 	op_reply(req, r);
 }
 

@@ -226,6 +226,6 @@ void op_fsyncdir(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_
 	journal_sync_begin(fs->journal);
 	r = (datasync ? fdatasync(d->fd) : fsync(d->fd)) < 0 ? -errno : 0;
 	if (r == 0)
-		r = journal_sync(fs->journal);
+		journal_sync(fs->journal); /* as in op_fsync */
 	op_reply(req, r);
 }

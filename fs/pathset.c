@@ -211,8 +211,8 @@ void pathset_add_record(struct pathset *s, const struct jrec *r)
 	case JT_REMOVEXATTR:
 		pathset_add(s, r->path, 0);
 		break;
-	case JT_CONTENT: /* without a name it may be any file */
-		pathset_add(s, r->path, *r->path ? 0 : JF_RECURSIVE);
+	case JT_CONTENT: /* without a name it may be any file; other ranges sent since may have made size and time equal */
+		pathset_add(s, r->path, JF_CHECKSUM | (*r->path ? 0 : JF_RECURSIVE));
 		break;
 	case JT_RECHECK:
 		pathset_add(s, r->path, r->flags);

@@ -73,9 +73,15 @@ static void set_limits(void)
 	prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0); /* we are in the path of writeback: never wait for it ourselves */
 }
 
+/* Four segments make the least journal: two in use, one prepared, one for the set that a collapse leaves. */
+static uint64_t segment_size(uint64_t limit)
+{
+	return limit / 4 < JSEG_SIZE ? limit / 4 : JSEG_SIZE;
+}
+
 static int open_journal(struct tfs *fs, enum journal_start *start, uint64_t *since)
 {
-	struct journal_options opt = {.limit = fs->mirror->journal_limit, .segment_size = JSEG_SIZE,
+	struct journal_options opt = {.limit = fs->mirror->journal_limit, .segment_size = segment_size(fs->mirror->journal_limit),
 	    .sync = fs->mirror->journal_sync == MS_NEVER      ? JSYNC_NEVER
 		: fs->mirror->journal_sync == MS_INTERVAL ? JSYNC_INTERVAL
 							  : JSYNC_FSYNC};

@@ -101,7 +101,8 @@ static bool ours(const char *name)
 	if (starts(name, "system."))
 		return strcmp(name, "system.posix_acl_access") == 0 ||
 		       strcmp(name, "system.posix_acl_default") == 0;
-	if (strcmp(name, "security.selinux") == 0 || starts(name, "trusted.overlay."))
+	if (strcmp(name, "security.selinux") == 0 || starts(name, "trusted.overlay.") ||
+	    starts(name, "trusted.SGI_ACL_")) /* how XFS shows its POSIX ACLs once more */
 		return false;
 	return starts(name, "user.") || starts(name, "trusted.") || starts(name, "security.");
 }

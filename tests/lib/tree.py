@@ -16,7 +16,7 @@ import stat
 import sys
 
 HIDDEN = b".tandem"
-FOREIGN_XATTRS = ("security.selinux", "trusted.overlay", "system.nfs4_acl")  # belong to the host, or say the mode once more
+FOREIGN_XATTRS = ("security.selinux", "trusted.overlay", "trusted.SGI_ACL_", "system.nfs4_acl")  # belong to the host, or say the mode once more
 CHUNK = 1 << 20
 SLACK = 1 << 20  # bytes that the copy of a sparse file may have more than 1.25 times the original
 

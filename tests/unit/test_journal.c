@@ -240,26 +240,39 @@ static bool is_well(void *arg)
 	return !atomic_load(&journal_head(d->j)->degraded);
 }
 
+/* Take every byte of the disk, also those that the journal gives up: one segment is left in the end, and no room for another. */
+static void exhaust(struct jdir *d)
+{
+	static const char block[4096];
+	char fill[300];
+	snprintf(fill, sizeof(fill), "%s/fill", d->path);
+	int fd = open(fill, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+	ck_assert_int_ge(fd, 0);
+	for (int seen = 0; seen < 2;) { /* the second time what the last segment left is taken, too */
+		while (write(fd, block, sizeof(block)) > 0)
+			;
+		jdir_append(d, "plenty", 1);
+		seen += !is_well(d) && atomic_load(&journal_head(d->j)->bytes) == JSEG_SIZE_MIN;
+	}
+	close(fd);
+}
+
 START_TEST(a_full_disk_is_survived)
 {
 	struct jdir d;
 	unsigned types[JT_LAST + 1];
-	char fill[300];
 	if (!small_disk(&d))
 		return;
-	snprintf(fill, sizeof(fill), "%s/fill", d.path);
-	int fd = open(fill, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
 	jdir_open(&d, NULL);
 	int err = 0;
 	for (uint64_t i = 0; !err && i < 20000; i++)
 		err = jdir_append(&d, "plenty", i);
 	ck_assert_int_eq(err, -ENOSPC);
-	ck_assert(!is_well(&d));
+	exhaust(&d);
 	uint64_t seq = journal_seq(d.j);
 	ck_assert_int_eq(jdir_append(&d, "kept/in/memory", 1), -ENOSPC);
 	ck_assert_uint_eq(journal_seq(d.j), seq); /* what is not written has no number */
 	ck_assert_int_eq(journal_sync(d.j), 0);	  /* an application's fsync does not fail for that */
-	close(fd);
 	ck_assert_int_eq(mount(NULL, d.path, NULL, MS_REMOUNT, "size=4m"), 0);
 	ck_assert(wait_until(is_well, &d));
 	ck_assert_int_eq(jdir_append(&d, "after", 1), 0);
@@ -274,14 +287,38 @@ START_TEST(a_full_disk_is_survived)
 }
 END_TEST
 
+/* A disk that is smaller than the journal's limit: its own old segments make the room it needs. */
+START_TEST(old_segments_are_given_up)
+{
+	struct jdir d;
+	unsigned types[JT_LAST + 1];
+	if (!small_disk(&d))
+		return;
+	jdir_open(&d, NULL);
+	int err = 0;
+	for (uint64_t i = 0; !err && i < 20000; i++)
+		err = jdir_append(&d, "plenty", i);
+	ck_assert_int_eq(err, -ENOSPC);
+	ck_assert(wait_until(is_well, &d));
+	ck_assert_int_eq(jdir_append(&d, "after", 1), 0);
+	ck_assert(atomic_load(&journal_head(d.j)->collapsed));
+	jdir_read(&d, types);
+	ck_assert_uint_eq(types[JT_COLLAPSED], 1);
+	jdir_close(&d);
+	jdir_open(&d, NULL);
+	ck_assert_int_eq(d.start, JSTART_CLEAN);
+	jdir_close(&d);
+	small_disk_remove(&d);
+}
+END_TEST
+
 START_TEST(closing_on_a_full_disk_is_not_clean)
 {
 	struct jdir d;
 	if (!small_disk(&d))
 		return;
 	jdir_open(&d, NULL);
-	while (!jdir_append(&d, "plenty", 1))
-		;
+	exhaust(&d);
 	jdir_close(&d);
 	ck_assert_int_eq(mount(NULL, d.path, NULL, MS_REMOUNT, "size=4m"), 0);
 	jdir_open(&d, NULL);
@@ -458,6 +495,6 @@ UNIT_MAIN("journal", append_sets_sequence_and_time, a_record_without_a_valid_pat
 	  content_too_large_for_a_segment_becomes_one_range, acknowledged_segments_are_unlinked,
 	  at_the_limit_the_journal_collapses, a_second_collapse_covers_the_first,
 	  a_collapse_holds_every_rename_before_it, a_full_disk_is_survived,
-	  closing_on_a_full_disk_is_not_clean, a_failed_fsync_is_never_repeated, syncs_are_shared,
+	  old_segments_are_given_up, closing_on_a_full_disk_is_not_clean, a_failed_fsync_is_never_repeated, syncs_are_shared,
 	  sync_options_that_do_not_wait_do_not_sync, a_sync_that_was_begun_goes_on_by_itself,
 	  a_sync_that_was_begun_and_failed_is_not_forgotten, interval_syncs_in_the_background, slots_are_given_back)

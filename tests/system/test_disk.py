@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Disks that are full, without inodes, read only, broken: applications get what the directory below gives, status names the cause, and
+work resumes by itself. Each disk is a file system in a file."""
+import errno
+import os
+import shutil
+import subprocess
+
+import pytest
+
+from lib import tree
+from lib.disk import Disk
+from lib.wait import wait_until
+from lib.workload import Workload
+
+pytestmark = pytest.mark.root
+
+
+@pytest.fixture
+def disk(request):
+    """disk(path, ...) makes and mounts a file system at path."""
+    def make(path, *args, **options):
+        d = Disk(path, *args, **options)
+        request.addfinalizer(d.close)
+        return d
+    return make
+
+
+@pytest.fixture
+def disk_site(disk, site):
+    """The disks go when everything on the site has ended, so they must be there before it: the order of the fixtures."""
+    yield site
+    site.close(keep=True)
+
+
+def pair_on(site, make_disk, where, size="192M", limit="1M", **options):
+    """A running pair of which one directory is a disk: "state", "source", "standby" or "module state"."""
+    standby = site.standby()
+    source = site.source([standby.url()], journal_limit=limit)
+    if where == "standby":
+        d = make_disk(site.dir / "disk", size, **options)
+        standby.dir = d.path / "standby"
+        standby.module("m", standby.dir)
+    elif where == "module state":
+        standby.keys["state dir"] = site.dir / "module.state"
+        d = make_disk(site.dir / "module.state", size, **options)
+    elif where == "source":
+        d = make_disk(site.dir / "disk", size, **options)
+        source.dir = source.keys["source"] = d.path / "source"
+        source.dir.mkdir()
+    else:
+        d = make_disk(source.state, size, **options)
+    standby.start()
+    source.start()
+    source.wait()
+    return source, standby, d
+
+
+def long_records(source, count):
+    """Changes whose records are long, so that the journal grows: 2 of 2.5 KB each."""
+    path = source.dir.joinpath(*[c * 250 for c in "abcdefghij"])
+    path.mkdir(parents=True, exist_ok=True)
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    for i in range(count):
+        f = os.open(f"f{i % 100}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644, dir_fd=fd)
+        os.write(f, b"%d" % i)
+        os.close(f)
+    os.close(fd)
+
+
+def test_state_disk_full(disk, disk_site):
+    source, standby, d = pair_on(disk_site, disk, "state", limit="8M")
+    workers = source.mount_pids()
+    standby.stop()
+    d.fill()
+    long_records(source, 2000)
+    Workload(source.dir, seed=61, ops=600).run()
+    wait_until(lambda: "journal: no segment can be made: No space left" in source.log(), "the journal says so")
+    d.clear()
+    standby.start()
+    Workload(source.dir, seed=62, ops=300).run()
+    source.wait()
+    tree.assert_same(source.dir, standby.dir)
+    assert source.mount_pids() == workers, "a process died"
+
+
+def test_state_disk_full_and_the_worker_killed(disk, disk_site):
+    """The mount comes back at once on a full disk too."""
+    source, standby, d = pair_on(disk_site, disk, "state")
+    d.fill()
+    for pid in source.mount_pids():
+        if pid != source.popen.pid:
+            os.kill(pid, 9)
+    wait_until(lambda: source.log().count("mounted on") == 2, "a new mount", 10)
+    Workload(source.dir, seed=63, ops=400).run()
+    d.clear()
+    source.wait()
+    tree.assert_same(source.dir, standby.dir)
+
+
+def test_state_disk_smaller_than_the_limit(disk, disk_site):
+    """The target is away: the journal gives up its own old records instead of staying without a journal."""
+    source, standby, d = pair_on(disk_site, disk, "state", "60M", limit="16M")
+    standby.stop()
+    long_records(source, 6000)
+    wait_until(lambda: "given up" in source.log(), "the disk is full", 20)
+    wait_until(lambda: not source.status().get("degraded"), lambda: source.ctl("status", source.name).stdout, 20)
+    (source.dir / "after").write_text("x")
+    standby.start()
+    source.wait()
+    tree.assert_same(source.dir, standby.dir)
+
+
+def test_source_disk_full(disk, disk_site):
+    """The application gets ENOSPC, as below; what was written arrives."""
+    source, standby, d = pair_on(disk_site, disk, "source", "64M")
+    with pytest.raises(OSError) as e:
+        with open(source.dir / "big", "wb", buffering=0) as f:
+            while True:
+                f.write(bytes(1 << 20))
+    assert e.value.errno == errno.ENOSPC
+    source.wait()
+    tree.assert_same(source.dir, standby.dir)
+    (source.dir / "big").unlink()
+    (source.dir / "small").write_text("x")
+    source.wait()
+    tree.assert_same(source.dir, standby.dir)
+
+
+def test_source_without_inodes(disk, disk_site):
+    source, standby, d = pair_on(disk_site, disk, "source", "16M", make=["-N", "200"])
+    with pytest.raises(OSError) as e:
+        for i in range(1000):
+            (source.dir / f"f{i}").touch()
+    assert e.value.errno == errno.ENOSPC
+    source.wait()
+    tree.assert_same(source.dir, standby.dir)
+
+
+def test_source_remounted_read_only(disk, disk_site):
+    """Nothing of ours keeps a file open for writing there."""
+    source, standby, d = pair_on(disk_site, disk, "source", "32M")
+    (source.dir / "file").write_text("x")
+    source.wait()
+    d.break_()
+    for change in (lambda: (source.dir / "file").write_text("y"), lambda: os.mkdir(source.dir / "d"), lambda: os.unlink(source.dir / "file")):
+        with pytest.raises(OSError) as e:
+            change()
+        assert e.value.errno in (errno.EIO, errno.EROFS), e.value
+    assert (standby.dir / "file").read_text() == "x", "an error at the source deleted something"
+
+
+@pytest.mark.parametrize("kind", ["ext4", "xfs", "btrfs"])
+def test_standby_disk_full(disk, disk_site, kind):
+    source, standby, d = pair_on(disk_site, disk, "standby", "512M" if kind != "ext4" else "64M", kind=kind)
+    (source.dir / "before").write_bytes(os.urandom(100000))
+    source.wait()
+    d.fill()
+    for i in range(20):
+        (source.dir / f"f{i}").write_bytes(os.urandom(200000))
+    source.wait_error("no space|No space")
+    assert source.target()["state"] == "held"
+    assert source.ctl("status", source.name).returncode == 2
+    Workload(source.dir, seed=64, ops=300).run()
+    d.clear()
+    source.wait()
+    tree.assert_same(source.dir, standby.dir)
+
+
+def test_standby_without_inodes(disk, disk_site):
+    source, standby, d = pair_on(disk_site, disk, "standby", "16M", make=["-N", "300"])
+    d.fill_inodes()
+    for i in range(30):
+        (source.dir / f"f{i}").write_text("x")
+    source.wait_error("no space|No space")
+    d.clear()
+    source.wait()
+    tree.assert_same(source.dir, standby.dir)
+
+
+def test_standby_quota(disk, disk_site):
+    """EDQUOT holds like ENOSPC."""
+    try:
+        source, standby, d = pair_on(disk_site, disk, "standby", "64M", make=["-O", "quota"], options="loop,usrquota")
+    except subprocess.CalledProcessError:
+        pytest.skip("no quota in this kernel")
+    os.chown(standby.dir, 65534, 65534)
+    standby.stop()
+    standby.modules["m"].update(uid=65534, gid=65534)
+    if not shutil.which("setquota") or subprocess.run(["setquota", "-u", "65534", "0", "2000", "0", "0", str(d.path)], check=False).returncode != 0:
+        pytest.skip("no setquota")
+    standby.start()
+    (source.dir / "big").write_bytes(os.urandom(8 << 20))
+    source.wait_error("no space|quota")
+    subprocess.run(["setquota", "-u", "65534", "0", "0", "0", "0", str(d.path)], check=True)
+    source.wait()
+
+
+def test_standby_disk_broken(disk, disk_site):
+    """I/O errors: held, nothing skipped, and all is well once the disk is."""
+    source, standby, d = pair_on(disk_site, disk, "standby", "64M")
+    (source.dir / "before").write_text("x")
+    source.wait()
+    d.break_()
+    (source.dir / "after").write_text("y")
+    source.wait_error("I/O|Input/output|EIO|read.only|disk|cannot be used")
+    assert source.ctl("status", source.name).returncode == 2
+    standby.stop()
+    d.power_on()
+    standby.start()
+    Workload(source.dir, seed=65, ops=200).run()
+    source.wait()
+    tree.assert_same(source.dir, standby.dir)
+
+
+def test_module_state_disk_full(disk, disk_site):
+    """The highest position seen cannot be written: applying goes on or waits, and nothing is lost."""
+    source, standby, d = pair_on(disk_site, disk, "module state", "16M")
+    d.fill()
+    for pid in standby.children():
+        os.kill(pid, 9)
+    Workload(source.dir, seed=66, ops=200).run()
+    d.clear()
+    source.wait()
+    tree.assert_same(source.dir, standby.dir)
+
+
+def test_state_disk_broken(disk, disk_site):
+    """Applications go on; status is loud."""
+    source, standby, d = pair_on(disk_site, disk, "state")
+    d.break_()
+    for i in range(50):
+        (source.dir / f"f{i}").write_text("x")
+        fd = os.open(source.dir / f"f{i}", os.O_RDWR)
+        os.fsync(fd)
+        os.close(fd)
+    wait_until(lambda: source.ctl("status", source.name).returncode == 2, lambda: source.ctl("status", source.name).stdout)
