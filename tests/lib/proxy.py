@@ -19,6 +19,8 @@ import socket
 import struct
 import threading
 
+from lib.procs import free_port
+
 CHUNK = 32 << 10
 
 
@@ -36,10 +38,8 @@ class Proxy:
         self._server = None
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._ready = threading.Event()
-        sock = socket.socket()
-        sock.bind(("127.0.0.1", 0))
-        self.port = sock.getsockname()[1]
-        self._sock = sock
+        self.port = free_port()  # stays ours while close() leaves it to nobody
+        self._sock = self._bound()
 
     def __enter__(self):
         self._thread.start()
@@ -108,13 +108,17 @@ class Proxy:
         self._loop.run_until_complete(asyncio.sleep(0))
         self._loop.close()
 
+    def _bound(self):
+        sock = socket.socket()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(("127.0.0.1", self.port))
+        return sock
+
     async def _listen(self):
         if self._server:
             return
         if self._sock.fileno() < 0:
-            self._sock = socket.socket()
-            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            self._sock.bind(("127.0.0.1", self.port))
+            self._sock = self._bound()
         self._server = await asyncio.start_server(self._accept, sock=self._sock)
 
     def _reset(self):

@@ -86,6 +86,26 @@ def test_delete_guard_stops_mass_deletion(site):
     r = source.ctl("status", source.name)
     assert r.returncode == 2, r.stdout + r.stderr
     (source.dir / "still works").write_text("y")
+    r = source.ctl("wait", source.name, "--timeout", "2")
+    assert r.returncode == 1 and "guard" in r.stdout + r.stderr, r.stdout + r.stderr
+
+
+def test_delete_guard_outlives_the_replicator(site):
+    """What is held back is not forgotten with the connection that found it: the operator decides."""
+    standby = site.standby()
+    source = site.source([standby.url()])
+    for i in range(500):
+        (standby.dir / f"precious{i}").write_text("x")
+    standby.start()
+    source.start()
+    source.wait_error("guard")
+    old = source.kill_replicator()
+    wait_until(lambda: set(source.replicators()) - {old}, "a new replicator")
+    source.wait_error("guard")
+    assert len(os.listdir(standby.dir)) >= 300
+    assert source.ctl("resync", source.name).returncode == 0
+    source.wait()
+    tree.assert_same(source.dir, standby.dir)
 
 
 def test_source_replaced_by_an_empty_directory(pair):

@@ -1,64 +1,10 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """A file on the standby is in its old state or in its new state, never between, whatever is killed or cut."""
-import hashlib
 import os
-import random
 import threading
 
+from lib.versions import Checker, Writer
 from lib.wait import wait_until
-
-
-def version(number, size):
-    """Bytes that tell whether they are complete."""
-    body = random.Random(number).randbytes(size)
-    return b"%012d %08d %s " % (number, size, hashlib.sha1(body).hexdigest().encode()) + body
-
-
-def is_version(data):
-    head, body = data[:63], data[63:]
-    try:
-        _, size, digest = head.split()
-        return int(size) == len(body) and hashlib.sha1(body).hexdigest().encode() == digest
-    except ValueError:
-        return False
-
-
-class Writer(threading.Thread):
-    """Replaces files by new versions, as editors do, until stopped."""
-
-    def __init__(self, root, files=6):
-        super().__init__(daemon=True)
-        self.root, self.files = root, files
-        self.number, self.halt = 0, threading.Event()
-
-    def run(self):
-        rnd = random.Random(1)
-        while not self.halt.is_set():
-            self.number += 1
-            path = self.root / f"f{self.number % self.files}"
-            with open(f"{path}.new", "wb") as f:
-                f.write(version(self.number, rnd.choice((10, 3000, 70000, 400000))))
-            os.rename(f"{path}.new", path)
-
-
-class Checker(threading.Thread):
-    """Reads the standby all the time."""
-
-    def __init__(self, root, files=6):
-        super().__init__(daemon=True)
-        self.root, self.files = root, files
-        self.torn, self.read, self.halt = [], 0, threading.Event()
-
-    def run(self):
-        while not self.halt.is_set():
-            for i in range(self.files):
-                try:
-                    data = (self.root / f"f{i}").read_bytes()
-                except FileNotFoundError:
-                    continue
-                self.read += 1
-                if not is_version(data):
-                    self.torn.append(f"f{i}: {len(data)} bytes, begins with {data[:63]!r}")
 
 
 def test_replaced_files_are_never_torn(pair_with, net):
@@ -76,12 +22,9 @@ def test_replaced_files_are_never_torn(pair_with, net):
         else:
             pair.standby.kill()
             pair.standby.start()
-    writer.halt.set()
-    writer.join()
+    writer.stop()
     pair.source.wait()
-    checker.halt.set()
-    checker.join()
-    assert not checker.torn, f"{len(checker.torn)} of {checker.read} reads:\n" + "\n".join(checker.torn[:10])
+    checker.stop()
     assert checker.read > 100
     pair.same()
 
