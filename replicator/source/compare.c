@@ -199,7 +199,7 @@ static void swallow(struct compare *c, struct cjob *j)
 int compare_add(struct compare *c, const char *path, unsigned flags)
 {
 	if (c->nqueued >= CMP_QUEUE_MAX && !(flags & CMP_REPORT) && *path)
-		return compare_add(c, "", CMP_RECURSIVE);
+		return compare_add(c, "", CMP_RECURSIVE | (flags & CMP_CHECKSUM));
 	if (swallowed(c, path, flags))
 		return 0;
 	struct cjob *j = queue_find(c, path);

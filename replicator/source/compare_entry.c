@@ -225,10 +225,13 @@ static int follower(struct compare *c, struct celt *el, struct link_group *g)
 	}
 	if (!leader_holds(c, g)) {
 		g->standby = 0;
+		lead_by(el, g);
 		int err = links_lead(g, el->path);
 		return err ? err : 0;
 	}
 	int err = put_link(c, n, g, el->path, el->have, &c->scan.mtime);
+	if (!err && !leader_answers(el, g)) /* it became the leader's file, which has changed since */
+		err = compare_add(c, g->path, n->job->flags & CMP_CHECKSUM);
 	return err ? err : 1;
 }
 

@@ -3,6 +3,7 @@
  *
  *   the module has no position of ours, or a full comparison was not finished
  *                             -> from the journal's present end H, and compare everything; files in flux converge by the records after H
+ *                                (unfinished: the bytes of files with CONTENT records that are not replayed are compared)
  *   its position is not in our journal's history, or the records behind it are reclaimed
  *                             -> the same, and say why
  *   WW_UNCLEAN                -> records (durable, H] are not replayed: their paths are compared; on from H
@@ -17,6 +18,7 @@
 #include <unistd.h>
 #include "proto/err.h"
 #include "proto/log.h"
+#include "proto/path.h"
 #include "replicator/source/follow.h"
 #include "replicator/source/locate.h"
 #include "replicator/source/session.h"
@@ -31,9 +33,11 @@ struct redo { /* one CONTENT record to be sent again */
 	int32_t handle_type;
 };
 
+#define RESCAN_STEPS 100000000u /* names times records followed for recheck_bytes */
+
 struct redos {
 	struct redo *v;
-	uint32_t n;
+	uint32_t n, cap;
 	bool rechecks; /* the first RECHECK that is outstanding was met: later ones may be, too */
 };
 
@@ -221,6 +225,81 @@ static int redo_outstanding(struct session *s)
 	return r < 0 ? r : 0;
 }
 
+/* --- bytes that were not sent, under an mtime that was --- */
+
+/* Follow a record, and the file it is about. */
+static int rescan(struct redos *d, const struct jrec *rec)
+{
+	struct follow_rec e = {.type = rec->type, .flags = rec->flags, .nlink = rec->nlink, .ino = rec->ino, .ino2 = rec->ino2,
+	    .path = rec->path, .path2 = rec->path2};
+	struct redo *v;
+	uint32_t i;
+	int r;
+
+	for (i = 0; i < d->n; i++)
+		if ((r = follow_step(&d->v[i].names, &e)) < 0)
+			return r;
+	if (rec->type != JT_CONTENT && (rec->type != JT_RECHECK || !(rec->flags & JF_CHECKSUM)))
+		return 0;
+	if (rec->type == JT_CONTENT && redo_of(d, rec->ino) != NULL)
+		return 0;
+	if (d->n == d->cap) {
+		v = reallocarray(d->v, d->cap * 2 + 64, sizeof *v);
+		if (v == NULL)
+			return -ENOMEM;
+		d->v = v;
+		d->cap = d->cap * 2 + 64;
+	}
+	v = &d->v[d->n];
+	r = follow_begin(&v->names, rec->ino, rec->path);
+	if (r < 0)
+		return r;
+	v->seq = rec->seq;
+	extent_init(&v->extents);
+	d->n++;
+	return 0;
+}
+
+static int recheck_names(struct session *s, const struct redo *x)
+{
+	char path[PATH_LONGEST];
+	int i, r = 0;
+
+	if (!x->names.gone && x->names.n == 0 && x->names.ino != 0 && locate_name(s->link->rootfd, x->names.ino, path, sizeof path))
+		return bulk_recheck(s->bulk, 0, path, CMP_CHECKSUM);
+	for (i = 0; r == 0 && !x->names.gone && i < x->names.n; i++)
+		r = bulk_recheck(s->bulk, 0, x->names.v[i], CMP_CHECKSUM);
+	return r;
+}
+
+/* A COMMIT brings the size and mtime that the file has when it is sent, and not the bytes of records behind it. Where such records are not
+ * replayed, their files' bytes are compared. From the first record that is outstanding, or not applied, to the journal's end. Returns 0;
+ * E_GAP, E_COLLAPSED when the records are gone; or an error. */
+static int recheck_bytes(struct session *s, uint64_t first, uint64_t end)
+{
+	struct redos d = {.v = NULL};
+	uint64_t steps = 0;
+	struct jrec rec;
+	uint32_t i;
+	int r;
+
+	for (i = 0; i < s->welcome.noutstanding; i++)
+		if (s->welcome.outstanding[i] != 0 && s->welcome.outstanding[i] < first)
+			first = s->welcome.outstanding[i];
+	r = jreader_seek(s->reader, first - 1, NULL);
+	while (r == 0 && steps < RESCAN_STEPS && jreader_seq(s->reader) < end && (r = jreader_next(s->reader, &rec, NULL, NULL)) == 1) {
+		steps += d.n + 1;
+		r = rescan(&d, &rec);
+		jrec_release(&rec);
+	}
+	if (r == 0 && steps >= RESCAN_STEPS)
+		r = bulk_recheck(s->bulk, 0, "", CMP_RECURSIVE | CMP_CHECKSUM);
+	for (i = 0; r == 0 && i < d.n && steps < RESCAN_STEPS; i++)
+		r = recheck_names(s, &d.v[i]);
+	redos_release(&d);
+	return r < 0 ? r : 0;
+}
+
 /* Compare what the records (durable, end] concern, instead of replaying them. */
 static int recheck_unclean(struct session *s)
 {
@@ -234,6 +313,10 @@ static int recheck_unclean(struct session *s)
 	if (r == E_COLLAPSED)
 		r = E_GAP;
 	bulk_mark_full(s->bulk);
+	if (r == 0)
+		r = recheck_bytes(s, s->welcome.durable.seq + 1, end);
+	if (r == 0)
+		r = jreader_seek(s->reader, s->welcome.durable.seq, NULL);
 	while (r == 0 && jreader_seq(s->reader) < end && (r = jreader_next(s->reader, &rec, NULL, NULL)) == 1) {
 		r = compare_paths(s, &rec, 0);
 		jrec_release(&rec);
@@ -242,6 +325,17 @@ static int recheck_unclean(struct session *s)
 		return r;
 	sender_read(s->sender, s->reader, jreader_seq(s->reader), jreader_digest(s->reader));
 	return 0;
+}
+
+/* A full comparison was under way. It begins anew; what was applied of files that were written to meanwhile is known from the
+ * journal, if it still has the records. */
+static int again(struct session *s)
+{
+	uint64_t end = atomic_load(&jreader_head(s->reader)->committed_seq);
+	bool ours = memcmp(s->welcome.applied.journal_id, jreader_head(s->reader)->journal_id, 16) == 0;
+	int r = ours ? recheck_bytes(s, s->welcome.applied.seq + 1, end) : 0;
+
+	return r < 0 && r != E_GAP && r != E_COLLAPSED ? r : from_end(s, "a full comparison was not finished");
 }
 
 static int known(struct session *s)
@@ -279,7 +373,7 @@ int resume(struct session *s)
 	if (memcmp(w->applied.journal_id, none, 16) == 0 || (w->flags & (WW_FRESH | WW_ADOPTED)) != 0)
 		return from_end(s, "first contact");
 	if (w->flags & WW_RESYNC)
-		return from_end(s, "a full comparison was not finished");
+		return again(s);
 	if (memcmp(w->applied.journal_id, head->journal_id, 16) != 0)
 		return from_end(s, "the standby's position belongs to another journal");
 	r = known(s);

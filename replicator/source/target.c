@@ -6,7 +6,7 @@
  *      |                     | +-------- backoff --------+  connection lost, or REFUSED
  *
  * Between two attempts it sleeps 0.1 s, then twice as long each time up to 30 s, plus up to half of that at random, so that many mirrors do not
- * come back at once. A session that lived for a while begins anew at 0.1 s. A cause is logged when it changes, not at every attempt. */
+ * come back at once. A session that lived for a while, or moved the position, begins anew at 0.1 s. A cause is logged when it changes, not at every attempt. */
 #include "config.h"
 #include <errno.h>
 #include <poll.h>
@@ -168,8 +168,9 @@ static int derive(struct target *t, char *why, size_t size)
 	return 0;
 }
 
-/* One connection. Returns how it ended, as session_run; *here: it was not even tried, for a fault on this host. */
-static int connect_once(struct target *t, bool *here, char *why, size_t size)
+/* One connection. Returns how it ended, as session_run; *here: it was not even tried, for a fault on this host. *moved: the standby
+ * applied records. */
+static int connect_once(struct target *t, bool *here, bool *moved, char *why, size_t size)
 {
 	const struct mirror_target *to = t->env.to;
 	struct conn_to who = {.host = to->host, .port = to->port, .user = to->user, .module = to->module, .key = t->key,
@@ -179,6 +180,7 @@ static int connect_once(struct target *t, bool *here, char *why, size_t size)
 	int r;
 
 	why[0] = '\0';
+	*moved = false;
 	r = derive(t, why, size);
 	*here = r < 0;
 	if (r == 0)
@@ -193,7 +195,9 @@ static int connect_once(struct target *t, bool *here, char *why, size_t size)
 	s->wakefd = t->wakefd;
 	s->stopfd = t->stopfd;
 	s->conn = c;
-	return session_run(s, why, size);
+	r = session_run(s, why, size);
+	*moved = s->ack.applied > s->welcome.applied.seq;
+	return r;
 }
 
 static int jitter(int ms)
@@ -209,19 +213,19 @@ static void *run(void *arg)
 	struct target *t = arg;
 	int backoff = BACKOFF_MIN_MS, r;
 	char why[512];
-	bool here;
+	bool here, moved;
 
 	while (attach(t)) {
 		uint64_t began = clock_mono();
 
 		if (t->view.state != TS_REFUSED) /* that stays until the standby lets us in */
 			show_state(t, TS_CONNECTING, NULL);
-		r = connect_once(t, &here, why, sizeof why);
+		r = connect_once(t, &here, &moved, why, sizeof why);
 		if (r == 0 || r == -ECANCELED)
 			break;
 		show_state(t, here || r == E_REFUSED || r == E_AUTH ? TS_REFUSED : TS_CONNECTING, why[0] != '\0' ? why : err_text(r));
 		refuse_verify(t);
-		if (clock_mono() - began > LIVED_NS)
+		if (moved || clock_mono() - began > LIVED_NS)
 			backoff = BACKOFF_MIN_MS;
 		if (r == E_REFUSED && backoff < REFUSED_MIN_MS)
 			backoff = REFUSED_MIN_MS;
