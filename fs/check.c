@@ -13,7 +13,6 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
-#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "fs/identity.h"
@@ -89,14 +88,6 @@ static int take_lock(const struct mirror *m, struct bedrock *b)
 	    pid[0] ? pid : "unknown", m->state_dir, m->name);
 }
 
-/* Asked by statfs, since the kernel may have kept the attributes that stat wants. */
-static bool is_dead(const char *path)
-{
-	struct statfs sf;
-
-	return statfs(path, &sf) < 0 && errno == ENOTCONN;
-}
-
 static bool has_submounts(const char *path)
 {
 	size_t n = strlen(path);
@@ -127,7 +118,7 @@ static int open_dead(const char *path)
 	fprintf(stderr, "tandemfs: %s is a dead mount left by a process that was killed; replacing it\n", path);
 	if (geteuid() == 0 && !has_submounts(path) && (fd = mount_open_below(path)) >= 0)
 		return fd;
-	while (is_dead(path))
+	while (mount_is_dead(path))
 		if ((r = unmount_path(path, true)) < 0)
 			return r;
 	fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -136,7 +127,7 @@ static int open_dead(const char *path)
 
 static int open_source(const struct mirror *m, struct bedrock *b)
 {
-	if (is_dead(m->source)) {
+	if (mount_is_dead(m->source)) {
 		b->rootfd = open_dead(m->source);
 		return b->rootfd >= 0 ? 0 : fail("source %s is covered by a dead mount: %s; run umount -l %s", m->source,
 						    strerror(-b->rootfd), m->source);
@@ -165,7 +156,7 @@ static bool lies_within(const char *dir, const char *path)
 static int check_places(const struct mirror *m)
 {
 	char source[PATH_MAX], state[PATH_MAX], mnt[PATH_MAX];
-	bool dead = is_dead(m->mountpoint);
+	bool dead = mount_is_dead(m->mountpoint);
 	struct stat st;
 
 	if (!realpath(m->source, source))

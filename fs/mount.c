@@ -23,12 +23,12 @@
 #define MOVE_MOUNT_BENEATH 0x200
 #endif
 
-/* Asked by statfs, since the kernel may have kept the attributes that stat wants. */
-static bool is_dead(const char *path)
+bool mount_is_dead(const char *path)
 {
 	struct statfs sf;
 
-	return statfs(path, &sf) < 0 && errno == ENOTCONN;
+	/* ECONNABORTED: it died while it was asked */
+	return statfs(path, &sf) < 0 && (errno == ENOTCONN || errno == ECONNABORTED);
 }
 
 static int set(int ctx, const char *key, const char *value)
@@ -78,7 +78,7 @@ static unsigned attributes(const struct tfs *fs)
 /* Put the new mount in its place, where a dead one may be. */
 static int place(int mnt, const char *path)
 {
-	if (is_dead(path)) {
+	if (mount_is_dead(path)) {
 		if (move_mount(mnt, "", AT_FDCWD, path, MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_BENEATH) == 0) {
 			int r = unmount_path(path, true);
 
@@ -136,7 +136,7 @@ static int mount_user(struct tfs *fs)
 	const char *path = fs->mirror->mountpoint;
 
 	errno = 0;
-	if (is_dead(path))
+	if (mount_is_dead(path))
 		unmount_path(path, true);
 	if (fuse_session_mount(fs->se, path) == 0)
 		return 0;
@@ -202,7 +202,7 @@ static void look_below(int sock, const char *path)
 
 	if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
 		_exit(1);
-	while (is_dead(path))
+	while (mount_is_dead(path))
 		if (umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW) < 0)
 			_exit(1);
 	fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);

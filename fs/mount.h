@@ -12,6 +12,8 @@
 
 /* Mount for the session fs->se on the mirror's mountpoint. why gets a sentence on failure. Returns 0 or -errno. */
 int mount_session(struct tfs *fs, char *why, size_t size);
+/* Say whether a FUSE mount at path lost its process. Asks by statfs: the kernel may have kept the attributes that stat wants. */
+bool mount_is_dead(const char *path);
 /* Open the directory that a dead mount of ours covers. Returns a descriptor or -errno. */
 int mount_open_below(const char *path);
 
