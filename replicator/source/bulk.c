@@ -317,6 +317,13 @@ int bulk_recheck(struct bulk *b, uint64_t seq, const char *path, unsigned flags)
 	return compare_add(b->compare, path, flags);
 }
 
+int bulk_linked(struct bulk *b, uint64_t seq, const char *from, const char *to)
+{
+	unsigned how = compare_scheduled(b->compare, from) & CMP_CHECKSUM;
+
+	return how != 0 || bulk_comparing(b) ? bulk_recheck(b, seq, to, how) : 0;
+}
+
 int bulk_recheck_entry(struct bulk *b, uint64_t seq, const char *path, unsigned flags)
 {
 	int r = bulk_recheck(b, seq, path, flags);

@@ -247,6 +247,16 @@ void compare_touched(struct compare *c, const char *path, uint64_t ino)
 	files_touched(c, path, ino);
 }
 
+unsigned compare_scheduled(struct compare *c, const char *path)
+{
+	struct cjob *j = queue_find(c, path);
+	unsigned flags = j ? j->flags : 0;
+	TAILQ_FOREACH (j, &c->jobs, active)
+		if (!strcmp(j->path, path))
+			flags |= j->flags;
+	return flags;
+}
+
 int compare_renamed(struct compare *c, const char *from, const char *to, bool exchange)
 {
 	struct moved m = {.list = TAILQ_HEAD_INITIALIZER(m.list)};

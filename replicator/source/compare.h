@@ -50,6 +50,8 @@ int compare_add(struct compare *c, const char *path, unsigned flags);
 /* A rename (or exchange) was put into the stream: what was scheduled or under way below the old name is scheduled under the new
  * one as well, with the same flags. Returns 0 or -ENOMEM. */
 int compare_renamed(struct compare *c, const char *from, const char *to, bool exchange);
+/* Return the flags with which just this path is scheduled or under way, 0 if it is not. */
+unsigned compare_scheduled(struct compare *c, const char *path);
 /* An operation that puts a file at path, the source's inode ino or (0) another one or none, was put into the stream: a patch that is being
  * prepared for what was there is given up unless it is for ino, and the path is compared again. */
 void compare_touched(struct compare *c, const char *path, uint64_t ino);

@@ -369,16 +369,15 @@ static int send_link(struct sender *s, size_t i)
 {
 	const struct wrec *e = window_at(s->w, i);
 	bool from = excluded(s, e->path, false), to = excluded(s, e->path2, false);
-	int r = 0;
+	int r;
 
 	if (to)
 		return put_nothing(s, i);
 	bulk_touched(s->env.bulk, e->path2, 0);
-	if (!from)
-		r = put_record(s, i);
-	if (r == 0 && (from || bulk_comparing(s->env.bulk)))
-		r = bulk_recheck(s->env.bulk, e->seq, e->path2, 0);
-	return r;
+	if (from)
+		return bulk_recheck(s->env.bulk, e->seq, e->path2, 0);
+	r = put_record(s, i);
+	return r == 0 ? bulk_linked(s->env.bulk, e->seq, e->path, e->path2) : r;
 }
 
 /* --- content --- */

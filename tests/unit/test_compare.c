@@ -474,6 +474,20 @@ START_TEST(more_deletions_than_can_wait_take_several_rounds)
 }
 END_TEST
 
+START_TEST(what_is_scheduled_can_be_asked)
+{
+	struct pair p;
+	pair_open(&p);
+	write_text(p.src, "f", "f");
+	ck_assert_int_eq(compare_add(p.c, "f", CMP_CHECKSUM), 0);
+	ck_assert_uint_eq(compare_scheduled(p.c, "f"), CMP_CHECKSUM);
+	ck_assert_uint_eq(compare_scheduled(p.c, "fg"), 0);
+	run(&p);
+	ck_assert_uint_eq(compare_scheduled(p.c, "f"), 0);
+	pair_close(&p);
+}
+END_TEST
+
 START_TEST(excluded_names_are_left_alone)
 {
 	struct pair p;
@@ -971,7 +985,7 @@ END_TEST
 UNIT_MAIN("compare", first_copy_of_every_kind, report_changes_nothing, types_that_differ, extra_names_go,
 	  extra_names_stay_without_delete, the_guard_holds_deletions_back, the_guard_counts_the_whole_tree,
 	  the_guard_lets_none_go_before_it_stops, the_guard_protects_a_small_tree,
-	  more_deletions_than_can_wait_take_several_rounds, excluded_names_are_left_alone, attributes_alone,
+	  more_deletions_than_can_wait_take_several_rounds, what_is_scheduled_can_be_asked, excluded_names_are_left_alone, attributes_alone,
 	  changed_blocks_of_a_large_file, replaced_while_it_is_compared, growing_and_shrinking, insertion_is_found,
 	  checksum_finds_silent_damage, a_huge_hole_costs_nothing, holes_are_made_again,
 	  hard_links_made_and_broken, one_name_of_a_hard_link_alone, one_path_with_missing_parents,
