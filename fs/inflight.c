@@ -204,7 +204,7 @@ void inflight_reset(struct inflight *f)
 	if (fallocate(f->fd, FALLOC_FL_ZERO_RANGE, 0, (off_t)FILE_SIZE) == 0)
 		memcpy(f->map, &magic, sizeof(magic));
 	else
-		memset(f->map + HEAD_SIZE, 0, FILE_SIZE - HEAD_SIZE);
+		memset(f->map + sizeof(magic), 0, FILE_SIZE - sizeof(magic));
 }
 
 int inflight_op_alloc(struct inflight *f)
