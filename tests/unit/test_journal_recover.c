@@ -519,10 +519,15 @@ START_TEST(any_flipped_byte_is_survived)
 }
 END_TEST
 
+/* Without assertions of the framework: two threads would write its messages at once, and be killed in the middle of one. */
 static void *append_forever(void *arg)
 {
-	for (uint64_t i = 1;; i++)
-		jdir_fill(arg, i, 1);
+	char path[64];
+	for (uint64_t i = 1;; i++) {
+		snprintf(path, sizeof(path), "f%llu", (unsigned long long)i);
+		if (jdir_append(arg, path, i))
+			_exit(1);
+	}
 	return NULL;
 }
 
