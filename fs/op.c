@@ -96,6 +96,18 @@ void op_append_new_locked(struct tfs *fs, struct worker *w, enum jtype type, str
 	silly_recorded_locked(fs, parent, pm);
 }
 
+void op_append_mtime_locked(struct tfs *fs, struct worker *w, struct inode *dir, const char *name, uint64_t ino, struct jtime mtime)
+{
+	struct jrec *r = &w->rec;
+
+	jrec_init(r, JT_SETATTR);
+	op_path_locked(fs, dir, name, w->path, &r->path);
+	r->ino = ino;
+	r->valid = JV_MTIME;
+	r->mtime = mtime;
+	journal_append(fs->journal, r);
+}
+
 void op_fill_entry(struct tfs *fs, const struct inode *i, const struct stat *st, struct fuse_entry_param *e)
 {
 	memset(e, 0, sizeof(*e));

@@ -83,6 +83,16 @@ static void record_whiteout_locked(struct tfs *fs, struct worker *w, const struc
 	op_append_new_locked(fs, w, JT_MKNOD, n->from, n->name, st, pm);
 }
 
+/* Some file systems (XFS) change the mtime of a directory that is exchanged with something in another directory. Looked at under the lock:
+ * so an older mtime never follows a newer one. */
+static void record_mtime_locked(struct tfs *fs, struct worker *w, struct inode *dir, int fd, const char *name)
+{
+	struct stat st;
+
+	if (fstatat(fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(st.st_mode))
+		op_append_mtime_locked(fs, w, dir, name, st.st_ino, op_jtime(&st.st_mtim));
+}
+
 static int do_rename(fuse_req_t req, struct worker *w, struct renaming *n)
 {
 	struct tfs *fs = tfs_of(req);
@@ -117,6 +127,10 @@ static int do_rename(fuse_req_t req, struct worker *w, struct renaming *n)
 	record_locked(fs, w, n, pm, pm2);
 	if (n->flags & RENAME_EXCHANGE) {
 		r = tree_swap_locked(&fs->tree, n->from, n->name, n->to, n->newname);
+		if (n->from != n->to) {
+			record_mtime_locked(fs, w, n->from, n->fromdir->fd, n->name);
+			record_mtime_locked(fs, w, n->to, n->todir->fd, n->newname);
+		}
 	} else {
 		r = tree_move_locked(&fs->tree, n->from, n->name, n->to, n->newname);
 		victim_keep_locked(fs, &n->over);

@@ -184,16 +184,10 @@ static void keepers_check_locked(struct tfs *fs, time_t at)
 static void record_locked(struct tfs *fs, struct watch *w, struct jtime mtime)
 {
 	struct worker *me = worker_get(fs);
-	struct jrec *r = me ? &me->rec : NULL;
 
-	if (!r)
+	if (!me)
 		return;
-	jrec_init(r, JT_SETATTR);
-	op_path_locked(fs, w->dir, NULL, me->path, &r->path);
-	r->ino = w->dir->ino;
-	r->valid = JV_MTIME;
-	r->mtime = mtime;
-	journal_append(fs->journal, r);
+	op_append_mtime_locked(fs, me, w->dir, NULL, w->dir->ino, mtime);
 	w->last = mtime;
 }
 

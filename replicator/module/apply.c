@@ -190,10 +190,28 @@ static int drop_left(const struct place *from, const struct stat *moved)
 	return unlinkat(from->dir->fd, from->base, 0) ? -errno : 0;
 }
 
+/* XFS gives a directory a new mtime when it is exchanged across directories; at the source a record says so where that happened. */
+static int keep_mtime(const struct place *p, const struct stat *before)
+{
+	struct stat st;
+	if (!S_ISDIR(before->st_mode) || node_stat(p->dir->fd, p->base, &st) || st.st_ino != before->st_ino)
+		return 0;
+	if (st.st_mtim.tv_sec == before->st_mtim.tv_sec && st.st_mtim.tv_nsec == before->st_mtim.tv_nsec)
+		return 0;
+	return node_mtime(p->dir->fd, p->base,
+			  (struct jtime){before->st_mtim.tv_sec, (uint32_t)before->st_mtim.tv_nsec});
+}
+
+static int exchanged(const struct place *from, const struct place *to, const struct stat *moved, const struct stat *other)
+{
+	int err = keep_mtime(to, moved);
+	return err ? err : keep_mtime(from, other);
+}
+
 static int do_rename(struct apply *a, const struct jrec *r)
 {
 	struct place from, to;
-	struct stat st;
+	struct stat st, other;
 	unsigned flags = r->rflags & (RENAME_FLAG_EXCHANGE | RENAME_FLAG_WHITEOUT);
 	bool exchange = flags & RENAME_FLAG_EXCHANGE;
 	/* descriptors of what moves must not be found under the old path again */
@@ -204,6 +222,8 @@ static int do_rename(struct apply *a, const struct jrec *r)
 		err = find(a, r->path2, &to);
 	if (!err)
 		err = node_stat(from.dir->fd, from.base, &st);
+	if (!err && exchange)
+		err = node_stat(to.dir->fd, to.base, &other);
 	if (err)
 		return err;
 	if (S_ISDIR(st.st_mode) && !(r->flags & JF_DIR) && !exchange)
@@ -214,7 +234,9 @@ static int do_rename(struct apply *a, const struct jrec *r)
 	dirs_keep(&a->dirs, to.dir, r->pm2);
 	if (renameat2(from.dir->fd, from.base, to.dir->fd, to.base, flags))
 		return errno == EEXIST ? WR_TYPE : -errno;
-	return exchange || st.st_nlink < 2 ? 0 : drop_left(&from, &st);
+	if (exchange)
+		return exchanged(&from, &to, &st, &other);
+	return st.st_nlink < 2 ? 0 : drop_left(&from, &st);
 }
 
 static int do_setattr(struct apply *a, const struct jrec *r)

@@ -10,6 +10,7 @@ import pytest
 
 from lib import tree
 from lib.disk import Disk
+from lib.syscalls import RENAME_EXCHANGE, renameat2
 from lib.wait import wait_until
 from lib.workload import Workload
 
@@ -165,6 +166,21 @@ def test_standby_disk_full(disk, disk_site, kind):
     d.clear()
     source.wait()
     tree.assert_same(source.dir, standby.dir)
+
+
+@pytest.mark.parametrize("kind", ["ext4", "xfs", "btrfs"])
+@pytest.mark.parametrize("where", ["source", "standby"])
+def test_times_of_exchanged_directories(disk, disk_site, where, kind):
+    """XFS changes the mtime of a directory that is exchanged across directories, others do not: the copy has the source's."""
+    source, standby, d = pair_on(disk_site, disk, where, "512M", kind=kind)
+    for name in ("a/dir/sub", "b/dir", "b/file"):
+        (source.dir / name).mkdir(parents=True)
+        os.utime(source.dir / name, (1000, 1000))
+    (source.dir / "a" / "plain").write_text("x")
+    for one, other in (("a/dir", "b/dir"), ("b/file", "a/plain"), ("a/plain", "a/dir")):
+        renameat2(source.dir / one, source.dir / other, RENAME_EXCHANGE)
+        source.wait()
+        tree.assert_same(source.dir, standby.dir)
 
 
 def test_standby_without_inodes(disk, disk_site):
