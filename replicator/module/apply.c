@@ -3,11 +3,12 @@
  * and acts on the last component without following it; every operation may be applied again and then changes
  * nothing:
  *
- *   create mkdir mknod symlink   an entry of the same kind that exists keeps its content and gets the
- * attributes link                         the same inode under the new name is success unlink rmdir a missing
- * entry is success rename                       is not repeatable: the position page remembers that one was
- * applied (position_unsettle), so that the sender compares instead of replaying if the child is killed before
- * the next position
+ *   create mkdir mknod symlink   an entry of the same kind that exists keeps its content and gets the attributes; a file with content is
+ *                                reported (WR_EXISTS), since it may be another one
+ *   link                         the same inode under the new name is success
+ *   unlink rmdir                 a missing entry is success
+ *   rename                       is not repeatable: the position page remembers that one was applied (position_unsettle), so that the sender
+ *                                compares instead of replaying if the child is killed before the next position
  *
  * A CREATE of a name that is free is put off: almost always the COMMIT of the same file follows in the same
  * batch, and building the file once instead of replacing an empty one halves the work (and spares ext4 the
@@ -103,6 +104,15 @@ static int make_entry(const struct place *p, const struct jrec *r, uint32_t type
 	}
 }
 
+/* A new file is empty. What is there may be the same one when the record is applied again, or one that should be gone: its bytes must be
+ * compared, since what follows are the ranges that were written. */
+static int has_content(const struct place *p)
+{
+	struct stat st;
+	int err = node_stat(p->dir->fd, p->base, &st);
+	return err ? err : st.st_size ? WR_EXISTS : 0;
+}
+
 static int do_make(struct apply *a, const struct jrec *r, uint32_t type)
 {
 	struct place p;
@@ -111,13 +121,15 @@ static int do_make(struct apply *a, const struct jrec *r, uint32_t type)
 		return err;
 	dirs_keep(&a->dirs, p.dir, r->pm);
 	err = make_entry(&p, r, type);
-	if (err == -EEXIST)
+	bool there = err == -EEXIST;
+	if (there)
 		err = same_kind(&p, r, type);
+	int other = there && !err && type == S_IFREG ? has_content(&p) : 0;
 	if (!err)
 		err = set_attr(a, &p, r, type);
 	if (!err && type == S_IFDIR)
 		dirs_set(&a->dirs, r->path, r->mtime);
-	return err;
+	return err ? err : other;
 }
 
 static int do_mknod(struct apply *a, const struct jrec *r)

@@ -592,7 +592,14 @@ void bulk_fail_begin(struct bulk *b, const struct wfail *f)
 	recheck_note(b, f->seq);
 }
 
-/* Bytes are compared where a transfer failed: a later one may have set size and mtime to the source's, and left the failed ranges old. */
+/* Say whether another file than the record's, or none, is at its path. */
+static bool strange(const struct wfail *f)
+{
+	return f->code == WR_MISSING || f->code == WR_EXISTS || f->code == WR_TYPE || f->code == WR_MISMATCH;
+}
+
+/* Bytes are compared where a transfer failed, and where another file may be than the stream took it for: a later patch sets size and mtime to
+ * the source's, and leaves the other ranges as they were. */
 int bulk_fail_path(struct bulk *b, const struct wfail *f, const char *path)
 {
 	char why[512];
@@ -600,7 +607,8 @@ int bulk_fail_path(struct bulk *b, const struct wfail *f, const char *path)
 	snprintf(why, sizeof why, "%s: %s", wrefuse_text(f->code), f->text);
 	if (!failures_add(b->env.failures, path, why, false))
 		return 0;
-	return bulk_recheck_entry(b, f->seq, path, (f->xid != 0 ? CMP_CHECKSUM : CMP_RECURSIVE) | (f->seq != 0 ? CMP_ALLOW : 0));
+	return bulk_recheck_entry(b, f->seq, path, (f->xid != 0 || strange(f) ? CMP_CHECKSUM : 0) | (f->xid == 0 ? CMP_RECURSIVE : 0) |
+	    (f->seq != 0 ? CMP_ALLOW : 0));
 }
 
 void bulk_fail_compare(struct bulk *b, const struct wfail *f)

@@ -350,7 +350,7 @@ void compare_fail(struct compare *c, const struct wfail *f)
 	files_refused(c, f->xid);
 	bool tree = f->code == WR_MISSING || f->code == WR_TYPE || f->code == WR_EXISTS;
 	int err = f->sys_errno ? -f->sys_errno : E_REFUSED;
-	if (compare_again(c, path, tree && *path ? CMP_RECURSIVE : 0, err,
+	if (compare_again(c, path, (tree && *path ? CMP_RECURSIVE : 0) | CMP_CHECKSUM, err,
 			  *f->text ? f->text : wrefuse_text(f->code)))
 		compare_path_failed(c, path, -ENOMEM, "no memory to schedule it again");
 }

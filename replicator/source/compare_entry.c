@@ -171,7 +171,7 @@ int entry_release_links(struct compare *c, struct link_group *g)
 		if (same && leader_holds(c, g))
 			err = put_link(c, dir, g, w->path, w->replace, &pm);
 		else if (same)
-			err = compare_again(c, w->path, 0, E_CHANGED,
+			err = compare_again(c, w->path, dir->job->flags & CMP_CHECKSUM, E_CHANGED,
 					    "its hard links change faster than they can be compared");
 		int end = node_kid_done(c, dir);
 		err = err ? err : end;

@@ -169,7 +169,7 @@ static int send_now(struct compare *c, struct celt *el)
 			return err;
 		}
 	}
-	return compare_again(c, el->path, 0, E_CHANGED, "changes faster than it can be read");
+	return compare_again(c, el->path, el->node->job->flags & CMP_CHECKSUM, E_CHANGED, "changes faster than it can be read");
 }
 
 static bool sparse(const struct stat *st)

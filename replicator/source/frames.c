@@ -120,9 +120,9 @@ static int on_fail(struct session *s, struct buf *b)
 	path2 = present(s, &f, f.path2);
 	r = path == NULL || path2 == NULL ? -ENOMEM : bulk_fail(s->bulk, &f, path, path2);
 	if (r == 0 && strcmp(path, f.path) != 0) /* what failed to move is still there */
-		r = bulk_recheck(s->bulk, f.seq, f.path, CMP_RECURSIVE | CMP_ALLOW);
+		r = bulk_recheck(s->bulk, f.seq, f.path, CMP_RECURSIVE | CMP_CHECKSUM | CMP_ALLOW);
 	if (r == 0 && f.path2[0] != '\0' && strcmp(path2, f.path2) != 0)
-		r = bulk_recheck(s->bulk, f.seq, f.path2, CMP_RECURSIVE | CMP_ALLOW);
+		r = bulk_recheck(s->bulk, f.seq, f.path2, CMP_RECURSIVE | CMP_CHECKSUM | CMP_ALLOW);
 	free(path);
 	free(path2);
 	return r;
