@@ -84,7 +84,7 @@ static void compare_guarded(void *arg, uint64_t n, uint64_t total)
 int bulk_new(struct bulk **out, const struct bulk_env *env)
 {
 	struct bulk *b = calloc(1, sizeof *b);
-	struct compare_env ce = {.stream = env->stream, .rootfd = env->rootfd, .mirror = env->mirror, .no_owner = env->no_owner,
+	struct compare_env ce = {.stream = env->stream, .rootfd = env->rootfd, .mirror = env->mirror, .no_owner = env->no_owner, .watch = true,
 	    .failed = compare_failed, .guarded = compare_guarded, .arg = b};
 	int r;
 
@@ -322,6 +322,24 @@ int bulk_linked(struct bulk *b, uint64_t seq, const char *from, const char *to)
 	unsigned how = compare_scheduled(b->compare, from) & CMP_CHECKSUM;
 
 	return how != 0 || bulk_comparing(b) ? bulk_recheck(b, seq, to, how) : 0;
+}
+
+int bulk_changed(struct bulk *b, uint64_t seq, const char *path, unsigned flags, unsigned rounds)
+{
+	int r = compare_changed(b->compare, path, flags, rounds);
+
+	if (r > 0 && !b->full)
+		recheck_note(b, seq);
+	return r < 0 ? r : 0;
+}
+
+int bulk_sent(struct bulk *b, uint64_t sent, uint64_t head)
+{
+	int r = compare_sent(b->compare, sent, head);
+
+	if (r > 0)
+		b->starved = false;
+	return r < 0 ? r : 0;
 }
 
 int bulk_recheck_entry(struct bulk *b, uint64_t seq, const char *path, unsigned flags)

@@ -70,6 +70,10 @@ void bulk_touched(struct bulk *b, const char *path, uint64_t ino);
 int bulk_recheck(struct bulk *b, uint64_t seq, const char *path, unsigned flags);
 /* The same, and the directory that holds it: its mtime may have changed without anything left to see in it. */
 int bulk_recheck_entry(struct bulk *b, uint64_t seq, const char *path, unsigned flags);
+/* Record seq, which changes path, was sent: see compare_changed. Returns 0 or -ENOMEM. */
+int bulk_changed(struct bulk *b, uint64_t seq, const char *path, unsigned flags, unsigned rounds);
+/* See compare_sent. Returns 0 or -ENOMEM. */
+int bulk_sent(struct bulk *b, uint64_t sent, uint64_t head);
 /* Compare everything; POS says so until it is done. flags: CMP_ALLOW or 0. */
 int bulk_compare_all(struct bulk *b, unsigned flags);
 /* Mark what is scheduled as a whole that must be done in this connection, or everything is compared in the next. */

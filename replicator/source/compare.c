@@ -77,6 +77,7 @@ int compare_new(struct compare **out, const struct compare_env *env)
 	struct statfs sf;
 	c->nfs = fstatfs(env->rootfd, &sf) == 0 && sf.f_type == NFS_SUPER_MAGIC;
 	c->scan.fd = -1;
+	watch_init(&c->watch);
 	RB_INIT(&c->queue);
 	RB_INIT(&c->tries);
 	TAILQ_INIT(&c->jobs);
@@ -132,6 +133,7 @@ void compare_free(struct compare *c)
 		job_free(j);
 	}
 	free_tries(c);
+	watch_free(&c->watch);
 	links_free(c->links);
 	buf_release(&c->rec);
 	buf_release(&c->xattrs);
@@ -200,6 +202,8 @@ int compare_add(struct compare *c, const char *path, unsigned flags)
 {
 	if (c->nqueued >= CMP_QUEUE_MAX && !(flags & CMP_REPORT) && *path)
 		return compare_add(c, "", CMP_RECURSIVE | (flags & CMP_CHECKSUM));
+	if (!(flags & CMP_REPORT) && watch_path(c, path, flags))
+		return -ENOMEM;
 	if (swallowed(c, path, flags))
 		return 0;
 	struct cjob *j = queue_find(c, path);
@@ -262,6 +266,7 @@ int compare_renamed(struct compare *c, const char *from, const char *to, bool ex
 	struct moved m = {.list = TAILQ_HEAD_INITIALIZER(m.list)};
 	struct cjob *j;
 	c->renames++;
+	m.err = watch_renamed(c, from, to, exchange);
 	files_touched(c, from, 0);
 	files_touched(c, to, 0);
 	RB_FOREACH (j, cqueue, &c->queue) {
@@ -362,7 +367,7 @@ bool compare_held(const struct compare *c)
 
 bool compare_busy(const struct compare *c)
 {
-	return c->nqueued || !TAILQ_EMPTY(&c->jobs);
+	return c->nqueued || !TAILQ_EMPTY(&c->jobs) || c->watch.nwatched;
 }
 
 void compare_allow_deletes(struct compare *c)
@@ -449,8 +454,11 @@ static int job_end(struct compare *c, struct cjob *j)
 	int err = j->pending.done < j->pending.len ? job_hold(c, j)
 		  : j->pending.more		   ? compare_add(c, j->path, j->flags)
 						   : 0;
-	if (!err && job_partial(j) && !compare_reports(j) && links_incomplete(c->links))
+	if (!err && !compare_reports(j) && (c->whole || (job_partial(j) && links_incomplete(c->links))))
 		err = compare_add(c, "", CMP_RECURSIVE);
+	if (!job_partial(j) && !c->whole)
+		c->nsuspects = 0;
+	c->whole = false;
 	job_free(j);
 	if (TAILQ_EMPTY(&c->jobs) && links_count(c->links)) {
 		links_free(c->links);

@@ -31,6 +31,7 @@ struct compare_env {
 	int rootfd;		     /* the source root; borrowed */
 	const struct mirror *mirror; /* filter, delete, delete guard; borrowed */
 	bool no_owner;		     /* the standby cannot set owners: do not compare them */
+	bool watch;		     /* the caller tells what changes meanwhile (compare_changed, compare_sent) */
 	/* Called for every difference: what is static text such as "missing on the standby", "bytes differ".
 	 * May be NULL. */
 	void (*differs)(void *arg, const char *path, const char *what);
@@ -55,6 +56,12 @@ unsigned compare_scheduled(struct compare *c, const char *path);
 /* An operation that puts a file at path, the source's inode ino or (0) another one or none, was put into the stream: a patch that is being
  * prepared for what was there is given up unless it is for ino, and the path is compared again. */
 void compare_touched(struct compare *c, const char *path, uint64_t ino);
+/* A record that changes path was put into the stream. If the path is scheduled, under way, or was while records were still to be sent, it is
+ * compared once more with flags, after what is scheduled and the records; but not if it was `rounds` times already. Returns 1 if so, 0 if not,
+ * or -ENOMEM. */
+int compare_changed(struct compare *c, const char *path, unsigned flags, unsigned rounds);
+/* Records up to `sent` were put into the stream, of a journal that ends at head. Returns 1 if something may have been scheduled, 0, or -ENOMEM. */
+int compare_sent(struct compare *c, uint64_t sent, uint64_t head);
 /* Do a bounded piece of work (at most about 256 KiB or a few hundred entries). Returns 1: call again when
  * there is room; 0: nothing to do until a reply arrives or a path is added; negative: stream error. */
 int compare_step(struct compare *c);
@@ -66,7 +73,7 @@ int compare_sumset(struct compare *c, struct buf *payload);
 void compare_fail(struct compare *c, const struct wfail *f);
 /* Say whether the guard holds deletions back. */
 bool compare_held(const struct compare *c);
-/* Say whether anything is scheduled or under way. */
+/* Say whether anything is scheduled, under way, or may have to be compared once more. */
 bool compare_busy(const struct compare *c);
 /* The operator allows the deletions that the guard held back. */
 void compare_allow_deletes(struct compare *c);

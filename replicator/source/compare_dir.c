@@ -136,7 +136,7 @@ static int single_listed(struct compare *c, struct cnode *n, uint32_t code)
 		n->listing = NULL;
 	}
 	node_ready(c, n);
-	return 0;
+	return strlen(n->path) == full ? 0 : watch_path(c, n->path, CMP_RECURSIVE);
 }
 
 /* A directory that could not be listed. */

@@ -235,6 +235,25 @@ static int follower(struct compare *c, struct celt *el, struct link_group *g)
 	return err ? err : 1;
 }
 
+static void suspect(struct compare *c, uint64_t standby)
+{
+	c->whole = true;
+	if (c->nsuspects < SUSPECTS_MAX)
+		c->suspects[c->nsuspects] = standby;
+	if (c->nsuspects <= SUSPECTS_MAX)
+		c->nsuspects++;
+}
+
+static bool suspected(const struct compare *c, uint64_t standby)
+{
+	if (c->nsuspects > SUSPECTS_MAX)
+		return true;
+	for (uint32_t i = 0; i < c->nsuspects; i++)
+		if (c->suspects[i] == standby)
+			return true;
+	return false;
+}
+
 /* Hard links of the source and of the standby. Returns 1 if the entry is settled, 0 to go on (*out: its
  * group, if it leads one). */
 static int meet_links(struct compare *c, struct celt *el, struct link_group **out)
@@ -249,6 +268,7 @@ static int meet_links(struct compare *c, struct celt *el, struct link_group **ou
 		compare_differs(c, el->path, "hard link differs");
 		if (compare_reports(el->node->job))
 			return 1;
+		suspect(c, el->e.ino);
 		int err = op_rmtree(c, el->path);
 		if (err)
 			return err;
@@ -287,7 +307,8 @@ static int entry_file(struct compare *c, struct celt *el, struct link_group *g)
 	uint32_t valid = entry_attr_diff(c, &el->st, &el->e.attr);
 	bool x = xattrs_differ(c, el);
 	bool size = (uint64_t)el->st.st_size != el->e.size;
-	bool bytes = size || valid & JV_MTIME || (j->flags & CMP_CHECKSUM && el->st.st_size > 0);
+	bool checksum = j->flags & CMP_CHECKSUM || suspected(c, el->e.ino);
+	bool bytes = size || valid & JV_MTIME || (checksum && el->st.st_size > 0);
 	uint64_t mine = (uint64_t)el->st.st_blocks * 512, theirs = el->e.blocks * 512;
 	bool holes = mine < (uint64_t)el->st.st_size && theirs > mine + mine / 4 + (1u << 20);
 	if (compare_reports(j) && (size || valid || x || holes) && !(j->flags & CMP_CHECKSUM && !size)) {

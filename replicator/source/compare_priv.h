@@ -28,6 +28,7 @@
 #define CMP_PENDING_MAX	 (16u << 20)  /* bytes of names whose deletion waits for the guard */
 #define CMP_QUEUE_MAX	 100000	      /* paths scheduled; beyond it everything is compared instead */
 
+#define SUSPECTS_MAX	 1024
 #define CMP_AGAIN 0x100u /* internal flag of a job: the guard stopped it once */
 
 /* Deletions that wait until the job knows how many entries there are. */
@@ -121,8 +122,24 @@ struct ctry {
 };
 RB_HEAD(ctries, ctry);
 
+/* A path that is compared, or is to be compared once more. */
+struct watched {
+	RB_ENTRY(watched) node;
+	unsigned flags; /* CMP_* */
+	uint8_t round;	/* how often it was compared once more */
+	char path[];
+};
+RB_HEAD(watchset, watched);
+
+struct watch {
+	struct watchset watched, stale;
+	uint32_t nwatched, nstale;
+	uint64_t until; /* the record after whose sending the watch ends; 0: the comparison is under way */
+};
+
 struct compare {
 	struct compare_env env;
+	struct watch watch;
 	bool nfs; /* the source is on NFS: its client's names of removed files are not part of it */
 	uint64_t renames; /* put into the stream so far */
 	struct cqueue queue;
@@ -139,6 +156,11 @@ struct compare {
 	uint32_t nsums;	       /* SUMS requests under way */
 	uint64_t retained;     /* bytes of sums kept for rolling searches */
 	struct links *links;
+	/* Standby inodes that were two files of the source: what went into one name went into the other. Their bytes are compared, whatever
+	 * size and mtime say, by a comparison of the root, as only that finds all names. */
+	uint64_t suspects[SUSPECTS_MAX];
+	uint32_t nsuspects; /* beyond SUSPECTS_MAX: too many to know */
+	bool whole;	    /* the root must be compared */
 	struct ctries tries;
 	uint32_t ntries;
 	struct cjobs held; /* jobs that the delete guard stopped (path and flags only) */
@@ -171,6 +193,14 @@ static inline void compare_spend(struct compare *c, size_t bytes)
 	c->budget -= (int64_t)bytes + CMP_STEP_BYTES / CMP_STEP_ENTRIES;
 }
 void compare_job_unref(struct compare *c, struct cjob *j);
+
+/* compare_watch.c: what changes meanwhile */
+void watch_init(struct watch *w);
+void watch_free(struct watch *w);
+/* path is scheduled. Returns 0 or -ENOMEM. */
+int watch_path(struct compare *c, const char *path, unsigned flags);
+/* What is stale below from is stale below to as well. Returns 0 or -ENOMEM. */
+int watch_renamed(struct compare *c, const char *from, const char *to, bool exchange);
 
 /* compare_dir.c: directories */
 struct cnode *node_new(struct compare *c, struct cjob *j, struct cnode *parent, const char *path,

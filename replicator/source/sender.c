@@ -553,6 +553,33 @@ static int send_one(struct sender *s, size_t i)
 	return r < 0 ? r : send_act(s, i, (enum phantom_act)r);
 }
 
+#define ROUNDS         8u /* how often a path that records change while it is compared is compared once more */
+#define ROUNDS_CONTENT 1u /* the same where only bytes change: the stream brings them */
+
+/* Record e was sent: what it changes may be under comparison. */
+static int changed(struct sender *s, const struct wrec *e)
+{
+	bool tree = (e->flags & (JF_DIR | JF_EXCHANGE)) != 0;
+	unsigned how = CMP_ALLOW | (tree ? CMP_RECURSIVE : CMP_CHECKSUM);
+	int r;
+
+	switch (e->type) {
+	case JT_MOUNT:
+	case JT_SEAL:
+	case JT_COLLAPSED:
+	case JT_RECHECK:
+		return 0;
+	case JT_CONTENT:
+		return e->path[0] == '\0' ? 0 : bulk_changed(s->env.bulk, e->seq, e->path, CMP_ALLOW | CMP_CHECKSUM, ROUNDS_CONTENT);
+	case JT_RENAME:
+	case JT_LINK:
+		r = bulk_changed(s->env.bulk, e->seq, e->path, (e->flags & JF_EXCHANGE) ? how : CMP_ALLOW, ROUNDS);
+		return r < 0 ? r : bulk_changed(s->env.bulk, e->seq, e->path2, how, ROUNDS);
+	default:
+		return bulk_changed(s->env.bulk, e->seq, e->path, CMP_ALLOW, ROUNDS);
+	}
+}
+
 /* --- window and position --- */
 
 static int refill(struct sender *s)
@@ -625,6 +652,8 @@ int sender_step(struct sender *s)
 			return r;
 		e = window_at(s->w, s->at);
 		r = send_one(s, s->at);
+		if (r == 0)
+			r = changed(s, e);
 		if (r != 0)
 			return r;
 		if (s->pos.time_ns == 0)

@@ -337,6 +337,7 @@ static int verify_step(struct session *s)
 /* One turn of work. Returns 1: there may be more at once; 0: nothing can be done now; or an error. */
 static int turn(struct session *s)
 {
+	struct sender_pos pos;
 	int live, r, v;
 
 	live = bulk_urgent(s->bulk) ? SR_WAIT : sender_step(s->sender);
@@ -345,7 +346,10 @@ static int turn(struct session *s)
 	r = flush(s);
 	if (r < 0)
 		return r;
-	r = bulk_step(s->bulk);
+	sender_pos(s->sender, &pos);
+	r = bulk_sent(s->bulk, pos.seq, atomic_load(&jreader_head(s->reader)->committed_seq));
+	if (r == 0)
+		r = bulk_step(s->bulk);
 	if (r < 0)
 		return r;
 	v = verify_step(s);
