@@ -29,6 +29,7 @@ struct found {
 	struct inflight_entry e;
 	char *path, *path2; /* owned; carried forward */
 	bool recorded;      /* RENAME: by us */
+	bool gone;          /* dirty inode: it lost its last name */
 };
 
 /* A rename that an entry's paths have to be carried through. */
@@ -75,7 +76,7 @@ static void collect(void *arg, const struct inflight_entry *e)
 		rc->cap = cap;
 	}
 	f = &rc->v[rc->n];
-	f->recorded = false;
+	f->recorded = f->gone = false;
 	f->e = *e;
 	f->path = strdup(e->path);
 	f->path2 = strdup(e->path2 ? e->path2 : "");
@@ -111,6 +112,17 @@ static void add_move(struct recovery *rc, uint64_t seq, uint32_t rflags, const c
 		rc->nmoves++;
 }
 
+/* A record that takes an inode's last name. */
+static void note_gone(struct recovery *rc, const struct jrec *r)
+{
+	uint64_t ino = r->type == JT_UNLINK ? r->ino : r->type == JT_RENAME && !(r->flags & JF_EXCHANGE) ? r->ino2 : 0;
+
+	if (!ino || r->nlink)
+		return;
+	for (size_t k = 0; k < rc->n; k++)
+		rc->v[k].gone |= rc->v[k].e.type == JT_CONTENT && rc->v[k].e.ino == ino && r->seq > rc->v[k].e.seq;
+}
+
 /* Read the renames recorded after the oldest entry was made. */
 static void read_moves(struct recovery *rc)
 {
@@ -137,6 +149,7 @@ static void read_moves(struct recovery *rc)
 		}
 		if (r.type == JT_RENAME)
 			add_move(rc, r.seq, r.rflags, r.path, r.path2);
+		note_gone(rc, &r);
 		jrec_release(&r);
 	}
 	jreader_close(jr);
@@ -292,7 +305,8 @@ static void recheck_found(struct recovery *rc)
 			flags |= JF_CHECKSUM; /* size and time may be what they were */
 		if (f->e.type != JT_CONTENT && f->e.type != JT_SETATTR)
 			recheck_parent(fs, f->path);
-		recheck(fs, f->path, f->e.type == JT_CONTENT ? f->e.ino : 0, flags);
+		/* with its inode: the replicator finds the file also by another name */
+		recheck(fs, f->path, f->e.type == JT_CONTENT && !f->gone ? f->e.ino : 0, flags);
 		if (f->e.type == JT_RENAME) {
 			recheck_parent(fs, f->path2);
 			recheck(fs, f->path2, 0, flags | (S_ISDIR(f->e.mode) ? JF_RECURSIVE : 0));

@@ -23,6 +23,8 @@ int locate_path(int rootfd, const char *path, uint64_t ino, struct stat *st);
  * read; or -errno (-EACCES, -EIO ...) when it is there but
  * cannot be opened. */
 int locate_open(const struct locate *l, const struct jrec *rec, struct stat *st);
+/* Say whether path is inode ino, of whatever type. */
+bool locate_is(int rootfd, const char *path, uint64_t ino);
 /* Search the tree for any name of an inode; the last resort, for a file whose recorded names are gone while it has others. Returns true
  * with path filled, or false. */
 bool locate_name(int rootfd, uint64_t ino, char *path, size_t size);

@@ -19,6 +19,7 @@
 #include "proto/path.h"
 #include "replicator/source/clock.h"
 #include "replicator/source/content.h"
+#include "replicator/source/locate.h"
 #include "replicator/source/owed.h"
 #include "replicator/source/phantom.h"
 #include "replicator/source/sender.h"
@@ -185,25 +186,35 @@ static int put_made(struct sender *s, const struct jrec *rec)
 	return r < 0 ? r : put_bytes(s, s->scratch.data, (uint32_t)s->scratch.len);
 }
 
-/* Instead of RENAME i: the removal of its old name. */
+/* Instead of RENAME rec: the removal of one of its names. */
+static int put_removal(struct sender *s, const struct jrec *rec, uint64_t ino, const char *path, struct jtime pm)
+{
+	struct jrec u;
+	int r;
+
+	jrec_init(&u, JT_UNLINK);
+	u.seq = rec->seq;
+	u.time_ns = rec->time_ns;
+	u.ino = ino;
+	u.path = path;
+	u.pm = pm;
+	owed_paid(&s->owed, path);
+	r = put_made(s, &u);
+	jrec_release(&u);
+	return r;
+}
+
 static int put_unlink(struct sender *s, size_t i)
 {
-	struct jrec rec, u;
+	struct jrec rec;
 	int r = window_decode(s->w, i, &rec);
 
 	if (r < 0)
 		return r;
-	jrec_init(&u, JT_UNLINK);
-	u.seq = rec.seq;
-	u.time_ns = rec.time_ns;
-	u.ino = rec.ino;
-	u.path = rec.path;
-	u.pm = rec.pm;
-	r = put_made(s, &u);
+	r = put_removal(s, &rec, rec.ino, rec.path, rec.pm);
 	if (r == 0)
 		r = owe(s, rec.path2, rec.pm2);
 	jrec_release(&rec);
-	jrec_release(&u);
 	return r;
 }
 
@@ -309,25 +320,15 @@ static int send_rename(struct sender *s, size_t i)
 /* Instead of EXCHANGE i, in which no side has anything to show. */
 static int send_neither(struct sender *s, size_t i)
 {
-	struct jrec rec, u;
+	struct jrec rec;
 	int r = window_decode(s->w, i, &rec);
 
 	if (r < 0)
 		return r;
-	jrec_init(&u, JT_UNLINK);
-	u.seq = rec.seq;
-	u.time_ns = rec.time_ns;
-	u.ino = rec.ino;
-	u.path = rec.path;
-	u.pm = rec.pm;
-	r = put_made(s, &u);
-	u.ino = rec.ino2;
-	u.path = rec.path2;
-	u.pm = rec.pm2;
+	r = put_removal(s, &rec, rec.ino, rec.path, rec.pm);
 	if (r == 0)
-		r = put_made(s, &u);
+		r = put_removal(s, &rec, rec.ino2, rec.path2, rec.pm2);
 	jrec_release(&rec);
-	jrec_release(&u);
 	return r;
 }
 
@@ -504,6 +505,17 @@ static unsigned recheck_flags(const struct wrec *e)
 	return (e->flags & JF_RECURSIVE ? CMP_RECURSIVE : 0) | (e->flags & JF_CHECKSUM ? CMP_CHECKSUM : 0);
 }
 
+/* A file that lost the name by which it was known, while it has another: its bytes are looked for there. */
+static int send_recheck(struct sender *s, const struct wrec *e)
+{
+	char path[PATH_LONGEST];
+	int r = bulk_recheck_entry(s->env.bulk, e->seq, e->path, recheck_flags(e));
+
+	if (r == 0 && e->ino != 0 && !locate_is(s->env.rootfd, e->path, e->ino) && locate_name(s->env.rootfd, e->ino, path, sizeof path))
+		r = bulk_recheck_entry(s->env.bulk, e->seq, path, recheck_flags(e));
+	return r;
+}
+
 static int send_act(struct sender *s, size_t i, enum phantom_act act)
 {
 	const struct wrec *e = window_at(s->w, i);
@@ -540,7 +552,7 @@ static int send_one(struct sender *s, size_t i)
 	case JT_COLLAPSED:
 		return 0;
 	case JT_RECHECK:
-		return bulk_recheck_entry(s->env.bulk, e->seq, e->path, recheck_flags(e));
+		return send_recheck(s, e);
 	default:
 		break;
 	}
