@@ -317,6 +317,18 @@ int bulk_recheck(struct bulk *b, uint64_t seq, const char *path, unsigned flags)
 	return compare_add(b->compare, path, flags);
 }
 
+static int left(struct bulk *b, uint64_t ino, uint64_t seq)
+{
+	return b->env.left != NULL ? b->env.left(b->env.arg, ino, seq) : 0;
+}
+
+int bulk_left(struct bulk *b, uint64_t seq, uint64_t ino, const char *path, unsigned flags)
+{
+	int r = left(b, ino, seq);
+
+	return r < 0 ? r : bulk_recheck(b, seq, path, flags);
+}
+
 int bulk_linked(struct bulk *b, uint64_t seq, const char *from, const char *to)
 {
 	unsigned how = compare_scheduled(b->compare, from) & CMP_CHECKSUM;
@@ -468,7 +480,7 @@ static int item_end(struct bulk *b, struct item *it, int r)
 		return extent_union(&it->ext, &it->run);
 	}
 	if (r != E_GONE)
-		r = bulk_unreadable(b, it->seq, it->path, r);
+		r = bulk_unreadable(b, it->seq, it->ino, it->path, r);
 	else
 		r = b->env.gone != NULL ? b->env.gone(b->env.arg, it->ino, it->seq, it->linked) : 0;
 	item_free(b, it);
@@ -561,6 +573,8 @@ void bulk_settle(struct bulk *b)
 		b->moved = true;
 	b->nrechecks = 0;
 	b->full = held;
+	if (b->nitems == 0 && b->env.compared != NULL)
+		b->env.compared(b->env.arg);
 }
 
 static int by_value(const void *a, const void *b)
@@ -651,14 +665,14 @@ int bulk_fail(struct bulk *b, const struct wfail *f, const char *path, const cha
 	return r;
 }
 
-int bulk_unreadable(struct bulk *b, uint64_t seq, const char *path, int err)
+int bulk_unreadable(struct bulk *b, uint64_t seq, uint64_t ino, const char *path, int err)
 {
 	char why[256];
 
 	snprintf(why, sizeof why, "cannot read it at the source: %s", err_text(err));
 	recheck_note(b, seq);
 	failures_add(b->env.failures, path, why, true);
-	return 0;
+	return left(b, ino, seq);
 }
 
 int bulk_timeout(const struct bulk *b)
@@ -682,7 +696,7 @@ struct compare *bulk_compare(struct bulk *b)
 	return b->compare;
 }
 
-uint64_t bulk_left(const struct bulk *b)
+uint64_t bulk_bytes(const struct bulk *b)
 {
 	const struct item *it;
 	uint64_t left = 0;

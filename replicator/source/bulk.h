@@ -23,6 +23,10 @@ struct bulk_env {
 	/* The file of a transfer that was put off is gone: what its name shows on the standby will never be complete. May be NULL. Returns
 	 * 0 or -ENOMEM. */
 	int (*gone)(void *arg, uint64_t ino, uint64_t seq, bool linked);
+	/* The content of an inode is left to the comparison: see phantoms_leave. May be NULL. Returns 0 or -ENOMEM. */
+	int (*left)(void *arg, uint64_t ino, uint64_t seq);
+	/* Everything that was scheduled or failed is as it should be. May be NULL. */
+	void (*compared)(void *arg);
 	void *arg;
 };
 
@@ -68,7 +72,9 @@ int bulk_linked(struct bulk *b, uint64_t seq, const char *from, const char *to);
 void bulk_touched(struct bulk *b, const char *path, uint64_t ino);
 /* Compare a path because of record seq (0: none); the record counts as outstanding until that is done. */
 int bulk_recheck(struct bulk *b, uint64_t seq, const char *path, unsigned flags);
-/* The same, and the directory that holds it: its mtime may have changed without anything left to see in it. */
+/* The same, for the content of inode ino that cannot be sent. */
+int bulk_left(struct bulk *b, uint64_t seq, uint64_t ino, const char *path, unsigned flags);
+/* The same as bulk_recheck, and the directory that holds it: its mtime may have changed without anything left to see in it. */
 int bulk_recheck_entry(struct bulk *b, uint64_t seq, const char *path, unsigned flags);
 /* Record seq, which changes path, was sent: see compare_changed. Returns 0 or -ENOMEM. */
 int bulk_changed(struct bulk *b, uint64_t seq, const char *path, unsigned flags, unsigned rounds);
@@ -104,12 +110,12 @@ int bulk_fail_path(struct bulk *b, const struct wfail *f, const char *path);
 int bulk_fail(struct bulk *b, const struct wfail *f, const char *path, const char *path2);
 /* A FAIL for something that a comparison put (record 0). Its path is compared again, a few times. */
 void bulk_fail_compare(struct bulk *b, const struct wfail *f);
-/* Reading path failed with err (-errno): show it and try again later. */
-int bulk_unreadable(struct bulk *b, uint64_t seq, const char *path, int err);
+/* Reading path, inode ino, failed with err (-errno): show it and try again later. */
+int bulk_unreadable(struct bulk *b, uint64_t seq, uint64_t ino, const char *path, int err);
 /* Milliseconds until something is to be tried again, -1: nothing. */
 int bulk_timeout(const struct bulk *b);
 struct compare *bulk_compare(struct bulk *b);
 /* Bytes of transfers that are put off. */
-uint64_t bulk_left(const struct bulk *b);
+uint64_t bulk_bytes(const struct bulk *b);
 
 #endif

@@ -110,7 +110,7 @@ static int unreadable(struct content *c, int err)
 {
 	int r = c->create != NULL ? c->create(c->arg) : 0;
 
-	return r < 0 ? r : bulk_unreadable(c->bulk, c->rec->seq, c->rec->path, err);
+	return r < 0 ? r : bulk_unreadable(c->bulk, c->rec->seq, c->rec->ino, c->rec->path, err);
 }
 
 /* Ask the kernel by which name fd is known to it. Returns whether that leads to it. */
@@ -145,11 +145,11 @@ static int unnamed(struct content *c, int fd)
 
 	if (kernel_name(c, fd, name, sizeof name) || locate_name(c->locate.rootfd, c->rec->ino, name, sizeof name)) {
 		close(fd);
-		return bulk_recheck(c->bulk, c->first_seq, name, CMP_CHECKSUM);
+		return bulk_left(c->bulk, c->first_seq, c->rec->ino, name, CMP_CHECKSUM);
 	}
 	gone = fstat(fd, &st) == 0 && st.st_nlink == 0;
 	close(fd);
-	return gone ? 0 : bulk_recheck(c->bulk, c->first_seq, "", CMP_RECURSIVE | CMP_CHECKSUM);
+	return gone ? 0 : bulk_left(c->bulk, c->first_seq, c->rec->ino, "", CMP_RECURSIVE | CMP_CHECKSUM);
 }
 
 /* Some sends of a restless file, then it is put off. Takes fd. */
@@ -181,7 +181,7 @@ int content_send(struct content *c)
 	if (fd == -EAGAIN)
 		return CR_UNSURE;
 	if (fd == -ENOENT)
-		return bulk_recheck(c->bulk, c->first_seq, c->rec->path, CMP_CHECKSUM);
+		return bulk_left(c->bulk, c->first_seq, c->rec->ino, c->rec->path, CMP_CHECKSUM);
 	if (fd < 0)
 		return unreadable(c, fd);
 	if (st.st_nlink == 0) {

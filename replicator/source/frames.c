@@ -81,6 +81,11 @@ static int transfer_failed(struct session *s, const struct wfail *f)
 	if (r < 0)
 		return bulk_fail(s->bulk, f, f->path, "");
 	bulk_fail_begin(s->bulk, f);
+	r = names.gone ? 0 : sender_leave(s->sender, names.ino, f->seq);
+	if (r < 0) {
+		follow_end(&names);
+		return r;
+	}
 	/* its recorded names are gone, but it had others before the journal's first record of it */
 	if (names.n == 0 && !names.gone && locate_name(s->link->rootfd, names.ino, path, sizeof path))
 		return bulk_fail_path(s->bulk, f, path);

@@ -11,11 +11,17 @@
  * An exchange of a NONE or HOLLOW one with another inode becomes the plain rename of the other; a HOLLOW inode that has several names
  * stays HOLLOW, and its records are sent as they are.
  *
+ *   its bytes are left to the comparison REAL -> LEFT: its RENAME or LINK is not sent, both names are compared; so half a version never
+ *                                        replaces a whole one. Its next CONTENT brings the whole file -> REAL, so does the end of all comparisons.
+ *
+ * While earlier records are not replayed (phantoms_doubt) a regular file that is renamed is LEFT, unless it was born since (BORN).
+ *
  * A name is occupied unless the inode that held it was itself NONE. What is moved may already have the new name too, on the standby
  * alone, where a file stood in: the module then removes the old name. */
 #include "config.h"
 #include <errno.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <sys/tree.h>
 #include "replicator/source/phantom.h"
 
@@ -29,9 +35,13 @@ struct phantom {
 
 RB_HEAD(phantom_tree, phantom);
 
+#define BORN_MAX 100000 /* remembered; those beyond are doubted */
+
 struct phantoms {
 	struct phantom_tree tree;
 	uint64_t replay; /* a birth up to here may have been sent before */
+	bool doubt;
+	size_t nborn;
 };
 
 static int phantom_cmp(const struct phantom *a, const struct phantom *b)
@@ -61,6 +71,7 @@ static void forget(struct phantoms *p, uint64_t ino)
 	struct phantom *x = find(p, ino);
 
 	if (x != NULL) {
+		p->nborn -= x->state == PS_BORN;
 		RB_REMOVE(phantom_tree, &p->tree, x);
 		free(x);
 	}
@@ -78,6 +89,7 @@ static int set(struct phantoms *p, uint64_t ino, uint64_t seq, enum phantom_stat
 		x->seq = seq;
 		RB_INSERT(phantom_tree, &p->tree, x);
 	}
+	p->nborn += (state == PS_BORN) - (x->state == PS_BORN);
 	x->state = state;
 	return 0;
 }
@@ -103,10 +115,23 @@ enum phantom_state phantoms_state(const struct phantoms *p, uint64_t ino)
 	return x == NULL ? PS_REAL : x->state;
 }
 
+/* Say whether its content will not come, in whatever way. */
+static bool phantom(const struct phantoms *p, uint64_t ino)
+{
+	enum phantom_state state = phantoms_state(p, ino);
+
+	return state == PS_NONE || state == PS_STANDIN || state == PS_HOLLOW;
+}
+
+static int fresh(struct phantoms *p, uint64_t ino, uint64_t seq, enum phantom_state state)
+{
+	forget(p, ino);
+	return set(p, ino, seq, state);
+}
+
 int phantoms_hollow(struct phantoms *p, uint64_t ino, uint64_t seq, bool linked)
 {
-	struct phantom *x = find(p, ino);
-	int r = x != NULL ? 0 : set(p, ino, seq, PS_HOLLOW);
+	int r = phantom(p, ino) ? 0 : fresh(p, ino, seq, PS_HOLLOW);
 
 	if (r == 0 && linked)
 		find(p, ino)->linked = true;
@@ -115,7 +140,35 @@ int phantoms_hollow(struct phantoms *p, uint64_t ino, uint64_t seq, bool linked)
 
 int phantoms_skip(struct phantoms *p, uint64_t ino, uint64_t seq)
 {
-	return find(p, ino) != NULL ? 0 : set(p, ino, seq, PS_NONE);
+	return phantom(p, ino) ? 0 : fresh(p, ino, seq, PS_NONE);
+}
+
+int phantoms_leave(struct phantoms *p, uint64_t ino, uint64_t seq)
+{
+	return phantom(p, ino) ? 0 : fresh(p, ino, seq, PS_LEFT);
+}
+
+void phantoms_whole(struct phantoms *p, uint64_t ino)
+{
+	if (phantoms_state(p, ino) == PS_LEFT)
+		forget(p, ino);
+}
+
+void phantoms_doubt(struct phantoms *p)
+{
+	p->doubt = true;
+}
+
+void phantoms_compared(struct phantoms *p)
+{
+	struct phantom *x, *next;
+
+	p->doubt = false;
+	for (x = RB_MIN(phantom_tree, &p->tree); x != NULL; x = next) {
+		next = RB_NEXT(phantom_tree, &p->tree, x);
+		if (x->state == PS_LEFT || x->state == PS_BORN)
+			forget(p, x->ino);
+	}
 }
 
 uint32_t phantoms_outstanding(const struct phantoms *p, uint64_t *out, uint32_t max)
@@ -148,6 +201,25 @@ static int decide_exchange(struct phantoms *p, const struct wrec *e)
 	return set(p, moved ? e->ino : e->ino2, e->seq, PS_NONE) < 0 ? -ENOMEM : moved ? PA_BACK : PA_ON;
 }
 
+/* Say whether the record must not give what the standby has of ino another name. */
+static bool doubtful(const struct phantoms *p, const struct wrec *e, uint64_t ino)
+{
+	const struct phantom *x = find(p, ino);
+
+	if (x != NULL)
+		return x->state == PS_LEFT;
+	return p->doubt && ino != 0 && e->type == JT_RENAME && (ino == e->ino ? S_ISREG(e->mode) : true);
+}
+
+static int decide_left(struct phantoms *p, const struct wrec *e)
+{
+	int r = phantoms_leave(p, e->ino, e->seq);
+
+	if (r == 0 && (e->flags & JF_EXCHANGE))
+		r = phantoms_leave(p, e->ino2, e->seq);
+	return r < 0 ? r : PA_LEAVE;
+}
+
 static int decide_rename(struct phantoms *p, const struct wrec *e)
 {
 	enum phantom_state moved = phantoms_state(p, e->ino), replaced = phantoms_state(p, e->ino2);
@@ -155,10 +227,12 @@ static int decide_rename(struct phantoms *p, const struct wrec *e)
 	int r;
 
 	if (e->flags & JF_EXCHANGE)
-		return decide_exchange(p, e);
+		return doubtful(p, e, e->ino) || doubtful(p, e, e->ino2) ? decide_left(p, e) : decide_exchange(p, e);
 	if (e->ino2 != 0 && e->nlink == 0)
 		forget(p, e->ino2);
-	if (moved == PS_REAL || moved == PS_STANDIN || (moved == PS_HOLLOW && find(p, e->ino)->linked))
+	if (doubtful(p, e, e->ino))
+		return decide_left(p, e);
+	if (moved == PS_REAL || moved == PS_BORN || moved == PS_STANDIN || (moved == PS_HOLLOW && find(p, e->ino)->linked))
 		return PA_SEND;
 	r = set(p, e->ino, e->seq, occupied ? PS_STANDIN : PS_NONE);
 	if (r < 0)
@@ -179,8 +253,10 @@ static int decide_other(struct phantoms *p, const struct wrec *e)
 {
 	struct phantom *x = find(p, e->ino);
 
-	if (x == NULL)
+	if (x == NULL || x->state == PS_BORN)
 		return PA_SEND;
+	if (x->state == PS_LEFT)
+		return e->type == JT_CONTENT ? PA_WHOLE : PA_LEAVE;
 	if (x->state == PS_NONE || e->type == JT_CONTENT || (x->state == PS_HOLLOW && x->seq == 0))
 		return PA_DROP;
 	if (x->state == PS_STANDIN) /* the stand-in may have other names: its attributes are not the phantom's */
@@ -199,8 +275,10 @@ int phantoms_decide(struct phantoms *p, const struct wrec *e)
 	case JT_SYMLINK:
 	case JT_MKDIR:
 		forget(p, e->ino);
-		if ((e->marks & WM_EPHEMERAL) == 0)
-			return PA_SEND;
+		if ((e->marks & WM_EPHEMERAL) == 0) {
+			r = p->doubt && e->type == JT_CREATE && p->nborn < BORN_MAX ? set(p, e->ino, e->seq, PS_BORN) : 0;
+			return r < 0 ? r : PA_SEND;
+		}
 		r = set(p, e->ino, 0, e->seq <= p->replay ? PS_HOLLOW : PS_NONE);
 		return r < 0 ? r : PA_DROP;
 	case JT_RENAME:

@@ -50,6 +50,8 @@ static void redos_release(struct redos *d)
 	free(d->v);
 }
 
+static const uint8_t none[16]; /* the journal of a position that is none */
+
 /* Go to the journal's present end and compare all. */
 static int from_end(struct session *s, const char *because)
 {
@@ -58,6 +60,8 @@ static int from_end(struct session *s, const char *because)
 	int r, tries = 0;
 
 	log_info("%s: %s: comparing everything", s->env->to->url, because);
+	if (memcmp(s->welcome.applied.journal_id, none, sizeof none) != 0)
+		sender_doubt(s->sender); /* the standby may have files that we only began to send */
 	do {
 		end = atomic_load(&head->committed_seq);
 		r = jreader_seek(s->reader, end, &digest);
@@ -166,9 +170,9 @@ static int redo_send(struct session *s, struct redo *x)
 	if (x->names.gone)
 		return 0; /* and its name with it */
 	if (x->names.n == 0)
-		return bulk_recheck(s->bulk, x->seq, "", CMP_RECURSIVE | CMP_CHECKSUM);
+		return bulk_left(s->bulk, x->seq, x->names.ino, "", CMP_RECURSIVE | CMP_CHECKSUM);
 	if (s->welcome.flags & WW_UNCLEAN) /* the records that follow are not replayed */
-		return bulk_recheck(s->bulk, x->seq, x->names.v[0], CMP_CHECKSUM);
+		return bulk_left(s->bulk, x->seq, x->names.ino, x->names.v[0], CMP_CHECKSUM);
 	jrec_init(&rec, JT_CONTENT);
 	rec.ino = x->names.ino;
 	rec.path = spec.path = x->names.v[0];
@@ -180,17 +184,17 @@ static int redo_send(struct session *s, struct redo *x)
 	if (spec.fd == E_GONE)
 		return sender_hollow(s->sender, x->names.ino, x->seq, x->names.n > 1);
 	if ((spec.fd == -EAGAIN || spec.fd == -ENOENT) && x->handle_len != 0) /* it may live on under a name that nobody told us */
-		return bulk_recheck(s->bulk, x->seq, "", CMP_RECURSIVE | CMP_CHECKSUM);
+		return bulk_left(s->bulk, x->seq, x->names.ino, "", CMP_RECURSIVE | CMP_CHECKSUM);
 	if (spec.fd == -EAGAIN || spec.fd == -ENOENT)
-		return bulk_recheck(s->bulk, x->seq, x->names.v[0], CMP_CHECKSUM);
+		return bulk_left(s->bulk, x->seq, x->names.ino, x->names.v[0], CMP_CHECKSUM);
 	if (spec.fd < 0)
-		return bulk_unreadable(s->bulk, x->seq, spec.path, spec.fd);
+		return bulk_unreadable(s->bulk, x->seq, x->names.ino, spec.path, spec.fd);
 	extent_init(&spec.extents);
 	extent_swap(&spec.extents, &x->extents);
 	if (bulk_full(s->bulk)) {
 		close(spec.fd);
 		extent_release(&spec.extents);
-		return bulk_recheck(s->bulk, x->seq, spec.path, CMP_CHECKSUM);
+		return bulk_left(s->bulk, x->seq, x->names.ino, spec.path, CMP_CHECKSUM);
 	}
 	return bulk_defer(s->bulk, &spec);
 }
@@ -313,6 +317,7 @@ static int recheck_unclean(struct session *s)
 	if (r == E_COLLAPSED)
 		r = E_GAP;
 	bulk_mark_full(s->bulk);
+	sender_doubt(s->sender);
 	if (r == 0)
 		r = recheck_bytes(s, s->welcome.durable.seq + 1, end);
 	if (r == 0)
@@ -367,7 +372,6 @@ int resume(struct session *s)
 {
 	const struct wwelcome *w = &s->welcome;
 	const struct jhead *head = jreader_head(s->reader);
-	static const uint8_t none[16];
 	int r;
 
 	if (memcmp(w->applied.journal_id, none, 16) == 0 || (w->flags & (WW_FRESH | WW_ADOPTED)) != 0)

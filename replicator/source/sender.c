@@ -422,10 +422,11 @@ static int unsure(struct sender *s, const struct wrec *e, uint64_t seq)
 		return SR_WAIT;
 	}
 	s->unsure_ns = s->hold_ns = 0;
-	return bulk_recheck(s->env.bulk, seq, e->path, CMP_CHECKSUM);
+	return bulk_left(s->env.bulk, seq, e->ino, e->path, CMP_CHECKSUM);
 }
 
-static int send_content(struct sender *s, size_t i)
+/* whole: not its ranges alone. */
+static int send_content(struct sender *s, size_t i, bool whole)
 {
 	const struct wrec *e = window_at(s->w, i);
 	struct held held = {.s = s, .create = e->create};
@@ -440,7 +441,7 @@ static int send_content(struct sender *s, size_t i)
 	if (e->marks & WM_DOOMED)
 		return phantoms_hollow(s->phantoms, e->ino, e->seq, e->linked);
 	extent_init(&ext);
-	r = window_extents(s->w, i, &ext);
+	r = whole ? extent_add(&ext, 0, EXTENT_INF) : window_extents(s->w, i, &ext);
 	if (r == 0 && bulk_has(s->env.bulk, e->ino))
 		r = bulk_take(s->env.bulk, e->ino, &ext, &c.first_seq, &c.since_ns);
 	if (r >= 0 && bulk_has(s->env.bulk, e->ino)) {
@@ -462,6 +463,8 @@ static int send_content(struct sender *s, size_t i)
 		return 0;
 	if (r == CR_GONE)
 		return e->create >= 0 ? phantoms_skip(s->phantoms, e->ino, e->seq) : phantoms_hollow(s->phantoms, e->ino, e->seq, e->linked);
+	if (whole && r == CR_DONE)
+		phantoms_whole(s->phantoms, e->ino);
 	if (r == CR_DONE) {
 		s->files++;
 		bulk_touched(s->env.bulk, e->path, e->ino);
@@ -516,12 +519,28 @@ static int send_recheck(struct sender *s, const struct wrec *e)
 	return r;
 }
 
+/* Record i is not sent: the comparison brings what it did. */
+static int leave(struct sender *s, size_t i)
+{
+	const struct wrec *e = window_at(s->w, i);
+	unsigned how = CMP_ALLOW | CMP_CHECKSUM | (e->flags & JF_EXCHANGE ? CMP_RECURSIVE : 0);
+	int r = put_nothing(s, i);
+
+	if (r == 0 && e->path[0] != '\0')
+		r = bulk_recheck_entry(s->env.bulk, e->seq, e->path, how);
+	if (r == 0 && (e->type == JT_RENAME || e->type == JT_LINK))
+		r = bulk_recheck_entry(s->env.bulk, e->seq, e->path2, how);
+	return r;
+}
+
 static int send_act(struct sender *s, size_t i, enum phantom_act act)
 {
 	const struct wrec *e = window_at(s->w, i);
 
 	if (act == PA_DROP)
 		return put_nothing(s, i);
+	if (act == PA_LEAVE)
+		return leave(s, i);
 	if (act == PA_UNLINK)
 		return put_unlink(s, i);
 	if (act == PA_NEITHER)
@@ -534,7 +553,7 @@ static int send_act(struct sender *s, size_t i, enum phantom_act act)
 	case JT_LINK:
 		return send_link(s, i);
 	case JT_CONTENT:
-		return excluded(s, e->path, false) ? 0 : send_content(s, i);
+		return excluded(s, e->path, false) ? 0 : send_content(s, i, act == PA_WHOLE);
 	default:
 		return send_plain(s, i);
 	}
@@ -706,6 +725,21 @@ void sender_replay(struct sender *s, uint64_t seq)
 int sender_hollow(struct sender *s, uint64_t ino, uint64_t seq, bool linked)
 {
 	return phantoms_hollow(s->phantoms, ino, seq, linked);
+}
+
+int sender_leave(struct sender *s, uint64_t ino, uint64_t seq)
+{
+	return phantoms_leave(s->phantoms, ino, seq);
+}
+
+void sender_doubt(struct sender *s)
+{
+	phantoms_doubt(s->phantoms);
+}
+
+void sender_compared(struct sender *s)
+{
+	phantoms_compared(s->phantoms);
 }
 
 static int put_pos(struct sender *s)

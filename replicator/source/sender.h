@@ -35,6 +35,10 @@ void sender_replay(struct sender *s, uint64_t seq);
 /* The content of inode ino, record seq, will not be sent because it is gone: in an earlier connection, or after it was put off. linked: it
  * had several names. Returns 0 or -ENOMEM. */
 int sender_hollow(struct sender *s, uint64_t ino, uint64_t seq, bool linked);
+/* See phantoms_leave, phantoms_doubt, phantoms_compared. */
+int sender_leave(struct sender *s, uint64_t ino, uint64_t seq);
+void sender_doubt(struct sender *s);
+void sender_compared(struct sender *s);
 /* Send a slice of records. Returns enum sender_result; a stream error; or an error of the journal (E_GAP, E_CHECKSUM, E_VERSION). */
 int sender_step(struct sender *s);
 /* Put what is owed and the position, if anything moved, and flush. Returns 1 if a frame went out, 0, or an error. */

@@ -110,7 +110,7 @@ static void show(struct session *s)
 	v->state = s->held[0] != '\0' || s->guarded ? TS_HELD : bulk_is_full(s->bulk) ? TS_COMPARING : TS_REPLICATING;
 	v->applied = s->ack.applied;
 	v->oldest_ns = s->lag.n > 0 ? s->lag.time_ns[s->lag.first] : pos.time_ns != 0 ? pos.time_ns : sender_waiting(s->sender);
-	v->bytes_left = bulk_left(s->bulk) + (st.sent - st.acked) + stream_batched(s->stream);
+	v->bytes_left = bulk_bytes(s->bulk) + (st.sent - st.acked) + stream_batched(s->stream);
 	v->sent = sent;
 	v->received = received;
 	snprintf(v->error, sizeof v->error, "%s", s->held);
@@ -482,11 +482,26 @@ static int file_gone(void *arg, uint64_t ino, uint64_t seq, bool linked)
 	return s->sender != NULL ? sender_hollow(s->sender, ino, seq, linked) : 0;
 }
 
+static int file_left(void *arg, uint64_t ino, uint64_t seq)
+{
+	struct session *s = arg;
+
+	return s->sender != NULL ? sender_leave(s->sender, ino, seq) : 0;
+}
+
+static void all_compared(void *arg)
+{
+	struct session *s = arg;
+
+	if (s->sender != NULL)
+		sender_compared(s->sender);
+}
+
 /* Make what a welcomed connection needs. */
 static int setup(struct session *s)
 {
 	struct bulk_env be = {.mirror = s->env->mirror, .failures = s->failures, .rootfd = s->link->rootfd, .guarded = guard_stopped,
-	    .gone = file_gone, .arg = s};
+	    .gone = file_gone, .left = file_left, .compared = all_compared, .arg = s};
 	struct sender_env se = {.mirror = s->env->mirror, .rootfd = s->link->rootfd, .jdirfd = s->link->jdirfd};
 	int r = stream_new(&s->stream, s->conn, s->env->mirror, s->welcome.window);
 

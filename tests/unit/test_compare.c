@@ -24,6 +24,7 @@ struct pair {
 	unsigned differs, failed, guarded;
 	char what[4096]; /* the last difference: "path: text" */
 	uint64_t guard_n, guard_total;
+	uint64_t sent, head; /* of the records that go beside the comparison */
 };
 
 static void on_differs(void *arg, const char *path, const char *what)
@@ -66,6 +67,7 @@ static void pair_open(struct pair *p)
 				  .rootfd = p->src,
 				  .mirror = &p->mirror,
 				  .no_owner = geteuid() != 0,
+				  .watch = true,
 				  .differs = on_differs,
 				  .failed = on_failed,
 				  .guarded = on_guarded,
@@ -83,11 +85,12 @@ static void pair_close(struct pair *p)
 	unit_remove(p->dir);
 }
 
-/* Work until nothing is scheduled and all replies are delivered. */
+/* Work until nothing is scheduled, or watched for records up to head, and all replies are delivered. */
 static void run(struct pair *p)
 {
 	unsigned idle = 0;
 	while (compare_busy(p->c) || standby_deliver(p->s, p->c)) {
+		ck_assert_int_ge(compare_sent(p->c, p->sent, p->head), 0);
 		int r = compare_step(p->c);
 		ck_assert_int_ge(r, 0);
 		bool got = standby_deliver(p->s, p->c);
@@ -393,7 +396,7 @@ START_TEST(the_guard_holds_deletions_back)
 	ck_assert_uint_eq(p.guard_n, 301);
 	ck_assert_int_eq(faccessat(p.dst, "lost/299", F_OK, 0), 0);
 	ck_assert_int_eq(faccessat(p.dst, "kept/19", F_OK, 0), 0);
-	ck_assert(!compare_busy(p.c));
+	ck_assert(compare_held(p.c));
 	compare_allow_deletes(p.c);
 	ck_assert(compare_busy(p.c));
 	run(&p);
@@ -874,6 +877,59 @@ START_TEST(paths_merge)
 }
 END_TEST
 
+/* The stream undoes what the comparison found equal: the path is compared once more when all records are sent, and not before. */
+START_TEST(what_changes_meanwhile_is_compared_again)
+{
+	struct pair p;
+	pair_open(&p);
+	mkdirat(p.src, "d", 0755);
+	many(p.src, "d/e", 3);
+	compare(&p, "", CMP_RECURSIVE);
+	equal(&p);
+	p.sent = 5;
+	p.head = 7;
+	ck_assert_int_eq(compare_changed(p.c, "d/e/1", 0, 8), 0); /* nothing is compared */
+	ck_assert_int_eq(compare_add(p.c, "d", CMP_RECURSIVE), 0);
+	while (compare_sent(p.c, p.sent, p.head) == 0 && (compare_step(p.c) == 1 || standby_deliver(p.s, p.c)))
+		;
+	ck_assert(compare_busy(p.c)); /* records 6 and 7 are still to be sent */
+	ck_assert_int_eq(compare_changed(p.c, "elsewhere", 0, 8), 0);
+	ck_assert_int_eq(compare_changed(p.c, "d/e/1", CMP_CHECKSUM, 8), 1);
+	write_text(p.dst, "d/e/1", "?????");
+	ck_assert_int_eq(compare_renamed(p.c, "d/e", "d/x", false), 0);
+	ck_assert_int_eq(renameat(p.src, "d/e", p.src, "d/x"), 0);
+	ck_assert_int_eq(renameat(p.dst, "d/e", p.dst, "d/x"), 0);
+	ck_assert_int_eq(compare_changed(p.c, "d/x", 0, 8), 1);
+	p.sent = 7;
+	run(&p);
+	equal(&p);
+	ck_assert(!compare_busy(p.c));
+	pair_close(&p);
+}
+END_TEST
+
+START_TEST(what_changes_in_every_round_is_left_to_the_stream)
+{
+	struct pair p;
+	int rounds = 0;
+	pair_open(&p);
+	many(p.src, "d", 3);
+	compare(&p, "", CMP_RECURSIVE);
+	ck_assert_int_eq(compare_add(p.c, "d/1", 0), 0);
+	for (; rounds < 100 && compare_changed(p.c, "d/1", 0, 8) == 1; rounds++) {
+		ck_assert_int_ge(compare_sent(p.c, 1, 1), 0);
+		for (int i = 0; i < 50; i++) {
+			ck_assert_int_ge(compare_step(p.c), 0);
+			standby_deliver(p.s, p.c);
+		}
+		ck_assert_int_ge(compare_sent(p.c, 1, 1), 0);
+	}
+	ck_assert_int_eq(rounds, 8);
+	run(&p);
+	pair_close(&p);
+}
+END_TEST
+
 START_TEST(many_directories_are_asked_for_ahead)
 {
 	struct pair p;
@@ -989,5 +1045,6 @@ UNIT_MAIN("compare", first_copy_of_every_kind, report_changes_nothing, types_tha
 	  changed_blocks_of_a_large_file, replaced_while_it_is_compared, growing_and_shrinking, insertion_is_found,
 	  checksum_finds_silent_damage, a_huge_hole_costs_nothing, holes_are_made_again,
 	  hard_links_made_and_broken, one_name_of_a_hard_link_alone, one_path_with_missing_parents,
-	  one_path_that_is_gone, a_directory_one_level, a_directory_by_itself, nothing_is_inherited_from_the_standby, a_failure_is_tried_again, paths_merge,
+	  one_path_that_is_gone, a_directory_one_level, a_directory_by_itself, nothing_is_inherited_from_the_standby, a_failure_is_tried_again, paths_merge, what_changes_meanwhile_is_compared_again,
+	  what_changes_in_every_round_is_left_to_the_stream,
 	  many_directories_are_asked_for_ahead, stopped_in_the_middle, random_trees_converge)

@@ -336,6 +336,53 @@ START_TEST(a_hollow_file_does_not_replace_a_full_one)
 }
 END_TEST
 
+START_TEST(what_is_left_to_the_comparison_replaces_nothing)
+{
+	struct phantoms *p;
+	struct made m;
+
+	made_begin(&m);
+	phantoms_new(&p);
+	made_rename(&m, 5, "tmp", "f", 2, 0, 0);
+	made_setattr(&m, 5, "f", JV_MODE, 0600, 0);
+	made_content(&m, 5, "f", 0, 10, JF_CLOSED);
+	made_rename(&m, 5, "f", "g", 0, 0, 0);
+	ck_assert_int_eq(phantoms_leave(p, 5, 1), 0);
+	ck_assert_int_eq(phantoms_decide(p, window_at(m.w, 0)), PA_LEAVE);
+	ck_assert_int_eq(phantoms_decide(p, window_at(m.w, 1)), PA_LEAVE);
+	ck_assert_int_eq(phantoms_decide(p, window_at(m.w, 2)), PA_WHOLE);
+	phantoms_whole(p, 5);
+	ck_assert_int_eq(phantoms_decide(p, window_at(m.w, 3)), PA_SEND);
+	phantoms_free(p);
+	window_free(m.w);
+}
+END_TEST
+
+START_TEST(a_doubted_file_is_not_moved_but_one_born_since_is)
+{
+	struct phantoms *p;
+	struct made m;
+
+	made_begin(&m);
+	phantoms_new(&p);
+	phantoms_doubt(p);
+	made_create(&m, 6, "new");
+	made_rename(&m, 6, "new", "f", 2, 0, 0);
+	made_rename(&m, 5, "old", "f", 6, 0, 0);
+	made_rename(&m, 7, "older", "f", 5, 1, JF_EXCHANGE);
+	made_rename(&m, 8, "last", "f", 7, 0, 0);
+	ck_assert_int_eq(phantoms_decide(p, window_at(m.w, 0)), PA_SEND);
+	ck_assert_int_eq(phantoms_decide(p, window_at(m.w, 1)), PA_SEND);
+	ck_assert_int_eq(phantoms_decide(p, window_at(m.w, 2)), PA_LEAVE);
+	ck_assert_int_eq(phantoms_decide(p, window_at(m.w, 3)), PA_LEAVE);
+	phantoms_compared(p);
+	ck_assert_int_eq(phantoms_state(p, 7), PS_REAL);
+	ck_assert_int_eq(phantoms_decide(p, window_at(m.w, 4)), PA_SEND);
+	phantoms_free(p);
+	window_free(m.w);
+}
+END_TEST
+
 START_TEST(a_phantom_that_replaces_a_phantom_replaces_nothing)
 {
 	struct phantoms *p;
@@ -360,4 +407,5 @@ UNIT_MAIN("window", repeated_content_merges_into_the_first, content_does_not_mer
     setattrs_merge_into_the_first_with_the_newest_values, setattrs_under_different_names_do_not_merge, create_is_held_for_its_content,
     create_is_not_held_when_something_needs_the_name, create_is_not_held_when_its_directory_gets_another_acl, a_number_used_again_is_another_inode, a_linked_file_is_not_ephemeral,
     a_file_created_and_deleted_never_leaves, the_old_file_stands_in_until_the_next_version, what_may_have_left_before_is_removed, a_stand_in_is_moved_and_removed,
-    an_exchange_with_a_phantom_moves_the_other_side_only, a_hollow_file_does_not_replace_a_full_one, a_phantom_that_replaces_a_phantom_replaces_nothing)
+    an_exchange_with_a_phantom_moves_the_other_side_only, a_hollow_file_does_not_replace_a_full_one, a_phantom_that_replaces_a_phantom_replaces_nothing,
+    what_is_left_to_the_comparison_replaces_nothing, a_doubted_file_is_not_moved_but_one_born_since_is)
