@@ -654,17 +654,6 @@ void bulk_fail_compare(struct bulk *b, const struct wfail *f)
 	compare_fail(b->compare, f);
 }
 
-int bulk_fail(struct bulk *b, const struct wfail *f, const char *path, const char *path2)
-{
-	int r;
-
-	bulk_fail_begin(b, f);
-	r = bulk_fail_path(b, f, path);
-	if (r == 0 && path2[0] != '\0')
-		r = bulk_fail_path(b, f, path2);
-	return r;
-}
-
 int bulk_unreadable(struct bulk *b, uint64_t seq, uint64_t ino, const char *path, int err)
 {
 	char why[256];

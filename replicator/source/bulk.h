@@ -103,11 +103,9 @@ bool bulk_moved(struct bulk *b);
 /* A patch of ranges is put while a comparison is under way: the rest of the file may never have been compared, and the patch makes
  * size and mtime equal. So its bytes are compared too. Returns 0 or -ENOMEM. */
 int bulk_patched(struct bulk *b, uint64_t seq, const char *path);
-/* A FAIL in parts, for an inode with several names: first this, then bulk_fail_path for every name. */
+/* A FAIL arrived: first this, then bulk_fail_path for every path that it concerns, as it is called at the stream's present position. */
 void bulk_fail_begin(struct bulk *b, const struct wfail *f);
 int bulk_fail_path(struct bulk *b, const struct wfail *f, const char *path);
-/* A FAIL arrived. path and path2 are those valid at the stream's present position. Returns 0 or an error. */
-int bulk_fail(struct bulk *b, const struct wfail *f, const char *path, const char *path2);
 /* A FAIL for something that a comparison put (record 0). Its path is compared again, a few times. */
 void bulk_fail_compare(struct bulk *b, const struct wfail *f);
 /* Reading path, inode ino, failed with err (-errno): show it and try again later. */

@@ -97,7 +97,7 @@ static int entry_dir(struct compare *c, struct celt *el)
 }
 
 /* Symlink, FIFO, socket, device. */
-static int entry_special(struct compare *c, struct celt *el)
+static int entry_special(struct compare *c, struct celt *el, struct link_group *g)
 {
 	struct cnode *n = el->node;
 	const char *what = NULL;
@@ -116,6 +116,10 @@ static int entry_special(struct compare *c, struct celt *el)
 		compare_differs(c, el->path, what);
 		if (compare_reports(n->job))
 			return 0;
+		if (g) { /* it becomes another inode: its other names are of the old one */
+			g->standby = 0;
+			g->unsure = true;
+		}
 		int err = el->have ? op_rmtree(c, el->path) : 0;
 		return err ? err : op_special(c, el, &c->scan.mtime);
 	}
@@ -346,7 +350,7 @@ static int by_type(struct compare *c, struct celt *el)
 		if (r)
 			return r < 0 ? r : 0;
 	}
-	return S_ISREG(el->st.st_mode) ? entry_file(c, el, g) : entry_special(c, el);
+	return S_ISREG(el->st.st_mode) ? entry_file(c, el, g) : entry_special(c, el, g);
 }
 
 int entry_process(struct compare *c, struct celt *el)

@@ -134,21 +134,18 @@ int follow_step(struct follow_names *f, const struct follow_rec *e)
 	}
 }
 
-int follow_journal(char **path, int jdirfd, uint64_t seq, uint64_t upto)
+int follow_place(struct follow_names *f, const struct follow_rec *e)
 {
-	struct jreader *r;
-	struct jrec rec;
-	int ret = jreader_open(&r, jdirfd);
+	int i, changed = 0;
 
-	if (ret < 0)
-		return ret;
-	ret = jreader_seek(r, seq, NULL);
-	while (ret >= 0 && jreader_seq(r) < upto && (ret = jreader_next(r, &rec, NULL, NULL)) == 1) {
-		struct follow_rec e = {.type = rec.type, .flags = rec.flags, .path = rec.path, .path2 = rec.path2};
+	if (e->type == JT_LINK)
+		return name_index(f, e->path) >= 0 ? name_add(f, e->path2) : 0;
+	for (i = 0; i < f->n; i++) {
+		int r = follow_path(&f->v[i], e);
 
-		ret = follow_path(path, &e);
-		jrec_release(&rec);
+		if (r < 0)
+			return r;
+		changed |= r;
 	}
-	jreader_close(r);
-	return ret < 0 ? ret : 0;
+	return changed;
 }

@@ -23,6 +23,12 @@ struct follow_names {
 	bool gone; /* the inode lost its last name */
 };
 
+static inline struct follow_rec follow_rec_of(const struct jrec *rec)
+{
+	return (struct follow_rec){.type = rec->type, .flags = rec->flags, .nlink = rec->nlink, .ino = rec->ino, .ino2 = rec->ino2,
+	    .path = rec->path, .path2 = rec->path2};
+}
+
 /* Begin with one name, "" for none known. Returns 0 or -ENOMEM. */
 int follow_begin(struct follow_names *f, uint64_t ino, const char *path);
 void follow_end(struct follow_names *f);
@@ -30,8 +36,8 @@ void follow_end(struct follow_names *f);
 int follow_step(struct follow_names *f, const struct follow_rec *e);
 /* Apply one record to a path, whatever inode it names: only RENAME moves it. *path is owned and replaced. Returns 1 if it moved, 0, or -ENOMEM. */
 int follow_path(char **path, const struct follow_rec *e);
-/* Map a path valid after record seq to the one valid after record upto, reading the journal. *path is owned and replaced.
- * Returns 0 or an error of the reader. */
-int follow_journal(char **path, int jdirfd, uint64_t seq, uint64_t upto);
+/* Apply one record to names of which the inode is not known: RENAME moves them, LINK of one adds another. Returns 1 if something
+ * changed, 0, or -ENOMEM. */
+int follow_place(struct follow_names *f, const struct follow_rec *e);
 
 #endif

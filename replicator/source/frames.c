@@ -30,16 +30,47 @@ static int on_ack(struct session *s, struct buf *b)
 	return 0;
 }
 
-/* A path of a FAIL as it is called at the stream's present position. Owned; NULL without memory. */
-static char *present(struct session *s, const struct wfail *f, const char *path)
+/* The names that what is at path has at the stream's present position if the record seq was not applied. What was sent since may have
+ * moved it, or linked it, without knowing that it is another file. Returns 0 or -ENOMEM; a journal that cannot be read leaves what is known. */
+static int present(struct session *s, uint64_t seq, const char *path, struct follow_names *names)
 {
 	struct sender_pos pos;
-	char *p = strdup(path);
+	struct jreader *jr;
+	struct jrec rec;
+	int r = follow_begin(names, 0, path);
 
 	sender_pos(s->sender, &pos);
-	if (p != NULL && f->seq != 0 && f->seq < pos.seq)
-		follow_journal(&p, s->link->jdirfd, f->seq, pos.seq);
-	return p;
+	if (r < 0 || seq >= pos.seq || jreader_open(&jr, s->link->jdirfd) < 0)
+		return r;
+	r = jreader_seek(jr, seq, NULL);
+	while (r >= 0 && jreader_seq(jr) < pos.seq && (r = jreader_next(jr, &rec, NULL, NULL)) == 1) {
+		struct follow_rec e = follow_rec_of(&rec);
+
+		r = follow_place(names, &e);
+		jrec_release(&rec);
+	}
+	jreader_close(jr);
+	return r == -ENOMEM ? r : 0;
+}
+
+/* Compare path, which a record that failed names, and whatever it is called now. */
+static int record_path_failed(struct session *s, const struct wfail *f, const char *path)
+{
+	struct follow_names names;
+	int r, i;
+	bool kept = false;
+
+	if (path[0] == '\0')
+		return bulk_fail_path(s->bulk, f, path);
+	r = present(s, f->seq, path, &names);
+	for (i = 0; r == 0 && i < names.n; i++) {
+		kept |= strcmp(names.v[i], path) == 0;
+		r = bulk_fail_path(s->bulk, f, names.v[i]);
+	}
+	if (r == 0 && !kept) /* what failed to move is still there */
+		r = bulk_recheck(s->bulk, f->seq, path, CMP_RECURSIVE | CMP_CHECKSUM | CMP_ALLOW);
+	follow_end(&names);
+	return r;
 }
 
 /* The names that the inode of a failed transfer has at the stream's present position. The path in the FAIL may be from any place between
@@ -61,8 +92,7 @@ static int transfer_names(struct session *s, uint64_t seq, struct follow_names *
 		jrec_release(&rec);
 	}
 	while (r >= 0 && !names->gone && jreader_seq(jr) < pos.seq && (r = jreader_next(jr, &rec, NULL, NULL)) == 1) {
-		struct follow_rec e = {.type = rec.type, .flags = rec.flags, .nlink = rec.nlink, .ino = rec.ino, .ino2 = rec.ino2,
-		    .path = rec.path, .path2 = rec.path2};
+		struct follow_rec e = follow_rec_of(&rec);
 
 		r = follow_step(names, &e);
 		jrec_release(&rec);
@@ -77,10 +107,10 @@ static int transfer_failed(struct session *s, const struct wfail *f)
 	char path[PATH_LONGEST];
 	int i, r;
 
+	bulk_fail_begin(s->bulk, f);
 	r = transfer_names(s, f->seq, &names);
 	if (r < 0)
-		return bulk_fail(s->bulk, f, f->path, "");
-	bulk_fail_begin(s->bulk, f);
+		return record_path_failed(s, f, f->path);
 	r = names.gone ? 0 : sender_leave(s->sender, names.ino, f->seq);
 	if (r < 0) {
 		follow_end(&names);
@@ -108,7 +138,6 @@ static int on_fail(struct session *s, struct buf *b)
 {
 	char shown[256];
 	struct wfail f;
-	char *path, *path2;
 	int r = wfail_get(b, &f);
 
 	if (r < 0)
@@ -121,16 +150,9 @@ static int on_fail(struct session *s, struct buf *b)
 	}
 	if (f.xid != 0)
 		return transfer_failed(s, &f);
-	path = present(s, &f, f.path);
-	path2 = present(s, &f, f.path2);
-	r = path == NULL || path2 == NULL ? -ENOMEM : bulk_fail(s->bulk, &f, path, path2);
-	if (r == 0 && strcmp(path, f.path) != 0) /* what failed to move is still there */
-		r = bulk_recheck(s->bulk, f.seq, f.path, CMP_RECURSIVE | CMP_CHECKSUM | CMP_ALLOW);
-	if (r == 0 && f.path2[0] != '\0' && strcmp(path2, f.path2) != 0)
-		r = bulk_recheck(s->bulk, f.seq, f.path2, CMP_RECURSIVE | CMP_CHECKSUM | CMP_ALLOW);
-	free(path);
-	free(path2);
-	return r;
+	bulk_fail_begin(s->bulk, &f);
+	r = record_path_failed(s, &f, f.path);
+	return r == 0 && f.path2[0] != '\0' ? record_path_failed(s, &f, f.path2) : r;
 }
 
 static int on_hold(struct session *s, struct buf *b)

@@ -105,8 +105,7 @@ static int step_journal(const struct locate *l, struct jreader *jr, size_t *left
 	int r = E_GONE, got = 1;
 
 	while (r == E_GONE && !f->gone && *left > 0 && (got = jreader_next(jr, &rec, NULL, NULL)) == 1) {
-		struct follow_rec e = {.type = rec.type, .flags = rec.flags, .nlink = rec.nlink, .ino = rec.ino, .ino2 = rec.ino2,
-		    .path = rec.path, .path2 = rec.path2};
+		struct follow_rec e = follow_rec_of(&rec);
 		int changed = follow_step(f, &e);
 
 		--*left;

@@ -141,8 +141,7 @@ static int compare_paths(struct session *s, const struct jrec *rec, uint64_t seq
 
 static int redo_record(struct session *s, struct redos *d, const struct jrec *rec)
 {
-	struct follow_rec e = {.type = rec->type, .flags = rec->flags, .nlink = rec->nlink, .ino = rec->ino, .ino2 = rec->ino2,
-	    .path = rec->path, .path2 = rec->path2};
+	struct follow_rec e = follow_rec_of(rec);
 	bool wanted = listed(&s->welcome, rec->seq);
 	uint32_t i;
 	int r;
@@ -234,8 +233,7 @@ static int redo_outstanding(struct session *s)
 /* Follow a record, and the file it is about. */
 static int rescan(struct redos *d, const struct jrec *rec)
 {
-	struct follow_rec e = {.type = rec->type, .flags = rec->flags, .nlink = rec->nlink, .ino = rec->ino, .ino2 = rec->ino2,
-	    .path = rec->path, .path2 = rec->path2};
+	struct follow_rec e = follow_rec_of(rec);
 	struct redo *v;
 	uint32_t i;
 	int r;

@@ -27,7 +27,7 @@ from lib.wait import wait_until
 
 RACES = {errno.ENOENT, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY, errno.EINVAL, errno.ELOOP, errno.EPERM,
          errno.EOPNOTSUPP, errno.EMLINK, errno.ENXIO, errno.ENODATA, errno.ENAMETOOLONG, errno.EBUSY, errno.EFBIG, errno.EXDEV}
-DEAD = {errno.ECANCELED, errno.ENOTCONN, errno.ECONNABORTED, errno.EIO, errno.ECONNREFUSED, errno.ESTALE, errno.EBADF, errno.ENODEV}
+DEAD = {errno.ECANCELED, errno.ENOTCONN, errno.ECONNABORTED, errno.EIO, errno.ECONNREFUSED, errno.ESTALE, errno.EBADF, errno.ENODEV, errno.EINTR}
 
 FILES = [f"f{i}" for i in range(12)] + ["naïve", "with blank", "new\nline", "x" * 200]
 DIRS = [f"d{i}" for i in range(6)]
