@@ -84,7 +84,7 @@ static void compare_guarded(void *arg, uint64_t n, uint64_t total)
 int bulk_new(struct bulk **out, const struct bulk_env *env)
 {
 	struct bulk *b = calloc(1, sizeof *b);
-	struct compare_env ce = {.stream = env->stream, .rootfd = env->rootfd, .mirror = env->mirror, .no_owner = env->no_owner, .watch = true,
+	struct compare_env ce = {.stream = env->stream, .rootfd = env->rootfd, .jdirfd = env->jdirfd, .mirror = env->mirror, .no_owner = env->no_owner, .watch = true,
 	    .failed = compare_failed, .guarded = compare_guarded, .arg = b};
 	int r;
 

@@ -16,7 +16,7 @@ struct bulk_env {
 	struct stream *stream;       /* borrowed, as all of these */
 	const struct mirror *mirror;
 	struct failures *failures;
-	int rootfd;
+	int rootfd, jdirfd;
 	bool no_owner;
 	/* The delete guard stopped a comparison. */
 	void (*guarded)(void *arg, uint64_t n, uint64_t total);

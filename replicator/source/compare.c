@@ -448,7 +448,7 @@ static int job_hold(struct compare *c, struct cjob *j)
  * an error. */
 static int job_end(struct compare *c, struct cjob *j)
 {
-	if (j->pending.done < j->pending.len && !del_guarding(c, j))
+	if (j->pending.done < j->pending.len && (!del_guarding(c, j) || del_explained(c, j)))
 		return del_pending_step(c, j);
 	TAILQ_REMOVE(&c->jobs, j, active);
 	int err = j->pending.done < j->pending.len ? job_hold(c, j)

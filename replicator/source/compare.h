@@ -31,6 +31,7 @@ struct compare_env {
 	int rootfd;		     /* the source root; borrowed */
 	const struct mirror *mirror; /* filter, delete, delete guard; borrowed */
 	bool no_owner;		     /* the standby cannot set owners: do not compare them */
+	int jdirfd;		     /* the journal, whose word lets deletions pass the guard; -1: none; borrowed */
 	bool watch;		     /* the caller tells what changes meanwhile (compare_changed, compare_sent) */
 	/* Called for every difference: what is static text such as "missing on the standby", "bytes differ".
 	 * May be NULL. */

@@ -3,7 +3,8 @@
  *
  * Under the guard nothing is deleted before everything is counted: names that only the standby has wait until
  * the job has listed all. Then all of them go, or, if they exceed the guard, none: the job runs once more, since what
- * was renamed meanwhile looks like a deletion, and then the operator is asked. Of
+ * was renamed meanwhile looks like a deletion, and then the operator is asked. (Not if the journal tells of each of them: then the mount saw
+ * them go, and only the comparison came before the records.) Of
  * names that do not fit into CMP_PENDING_MAX only their number is kept; when the others are deleted the job runs
  * once more. A job of less than the whole tree does not know the standby's size: CMP_GUARD_FREE deletions always
  * pass there. Without the guard (100 %, or the operator's or the journal's word) deletions go at once.
@@ -20,6 +21,7 @@
 #include <unistd.h>
 
 #include "proto/err.h"
+#include "replicator/source/removed.h"
 
 static bool guard_on(const struct compare *c, const struct cjob *j)
 {
@@ -31,6 +33,14 @@ bool del_guarding(const struct compare *c, const struct cjob *j)
 	if (!guard_on(c, j) || (job_partial(j) && j->dels <= CMP_GUARD_FREE))
 		return false;
 	return (double)j->dels > (double)j->seen / 100 * c->env.mirror->delete_guard;
+}
+
+bool del_explained(const struct compare *c, struct cjob *j)
+{
+	if (c->env.jdirfd < 0 || j->pending.more || removed_by_journal(c->env.jdirfd, j->pending.names, j->pending.len) != 1)
+		return false;
+	j->flags |= CMP_ALLOW;
+	return true;
 }
 
 /* Ask the source itself whether a name is gone. Returns 1 gone, 0 there, or -errno: not known. */

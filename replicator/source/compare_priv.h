@@ -234,6 +234,8 @@ int del_entry(struct compare *c, struct cnode *dir, const char *path, bool is_di
 int del_extra_done(struct compare *c, struct cnode *n);
 int del_pending_step(struct compare *c, struct cjob *j);
 bool del_guarding(const struct compare *c, const struct cjob *j);
+/* Say whether the journal tells of every deletion that waits; if so, j is guarded no more. */
+bool del_explained(const struct compare *c, struct cjob *j);
 
 /* compare_file.c: contents of regular files */
 int compare_file(struct compare *c, struct celt *el, struct link_group *g, uint32_t valid, bool xdiff);

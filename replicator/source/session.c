@@ -249,7 +249,7 @@ static void verify_end(struct session *s, const char *error)
 /* What other threads asked for. Returns 0, 1 when asked to stop, or an error. */
 static int do_asked(struct session *s, bool *paused)
 {
-	struct compare_env ce = {.stream = s->stream, .rootfd = s->link->rootfd, .mirror = s->env->mirror, .no_owner = s->no_owner};
+	struct compare_env ce = {.stream = s->stream, .rootfd = s->link->rootfd, .jdirfd = -1, .mirror = s->env->mirror, .no_owner = s->no_owner};
 	struct target_view *v = s->view;
 	struct vjob *job = NULL;
 	bool resync, allow, stop;
@@ -500,7 +500,7 @@ static void all_compared(void *arg)
 /* Make what a welcomed connection needs. */
 static int setup(struct session *s)
 {
-	struct bulk_env be = {.mirror = s->env->mirror, .failures = s->failures, .rootfd = s->link->rootfd, .guarded = guard_stopped,
+	struct bulk_env be = {.mirror = s->env->mirror, .failures = s->failures, .rootfd = s->link->rootfd, .jdirfd = s->link->jdirfd, .guarded = guard_stopped,
 	    .gone = file_gone, .left = file_left, .compared = all_compared, .arg = s};
 	struct sender_env se = {.mirror = s->env->mirror, .rootfd = s->link->rootfd, .jdirfd = s->link->jdirfd};
 	int r = stream_new(&s->stream, s->conn, s->env->mirror, s->welcome.window);

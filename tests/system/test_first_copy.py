@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """A source that holds files already, a standby that does not, or does."""
 import os
+import pathlib
 import shutil
 import subprocess
 
@@ -88,6 +89,34 @@ def test_delete_guard_stops_mass_deletion(site):
     (source.dir / "still works").write_text("y")
     r = source.ctl("wait", source.name, "--timeout", "2")
     assert r.returncode == 1 and "guard" in r.stdout + r.stderr, r.stdout + r.stderr
+
+
+@pytest.mark.parametrize("seen", [True, False])
+def test_delete_guard_believes_the_journal(pair, seen):
+    """Deletions that the mount saw need no operator, also if the standby is compared instead of told; others do."""
+    for d in ("kept", "lost", "moved"):
+        (pair.dir / d).mkdir()
+        for i in range(100):
+            (pair.dir / d / f"f{i}").write_text("x")
+    pair.same()
+    pair.standby.stop()
+    if not seen:
+        pair.source.stop()
+    shutil.rmtree(pair.dir / "lost")
+    (pair.dir / "moved").rename(pair.dir / "elsewhere")
+    for i in range(90):
+        (pair.dir / "elsewhere" / f"f{i}").unlink()
+    shutil.rmtree(pair.copy / ".tandem")  # so that everything is compared
+    for remembered in pathlib.Path(pair.standby.keys["state dir"]).glob("*.json"):
+        remembered.unlink()
+    if not seen:
+        pair.source.start()
+    pair.standby.start()
+    if seen:
+        pair.same()
+    else:
+        pair.source.wait_error("guard")
+        assert (pair.copy / "lost" / "f1").exists()
 
 
 def test_delete_guard_outlives_the_replicator(site):

@@ -67,6 +67,7 @@ static void pair_open(struct pair *p)
 				  .rootfd = p->src,
 				  .mirror = &p->mirror,
 				  .no_owner = geteuid() != 0,
+				  .jdirfd = -1,
 				  .watch = true,
 				  .differs = on_differs,
 				  .failed = on_failed,
