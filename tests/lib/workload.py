@@ -448,6 +448,13 @@ class _Hand:
         if os.path.islink(path):
             return
         name = "default" if os.path.isdir(path) and self.rnd.random() < 0.5 else "access"
+        try:
+            self._set_acl(path, name)
+        except PermissionError:
+            if name == "access" or os.path.isdir(path):  # a file may have taken its name
+                raise
+
+    def _set_acl(self, path, name):
         os.setxattr(path, f"system.posix_acl_{name}", acl(owner=7, users={self.rnd.choice((1, 1000)): self.rnd.randrange(8)}))
 
 
