@@ -50,8 +50,6 @@ static void redos_release(struct redos *d)
 	free(d->v);
 }
 
-static const uint8_t none[16]; /* the journal of a position that is none */
-
 /* Go to the journal's present end and compare all. */
 static int from_end(struct session *s, const char *because)
 {
@@ -60,7 +58,7 @@ static int from_end(struct session *s, const char *because)
 	int r, tries = 0;
 
 	log_info("%s: %s: comparing everything", s->env->to->url, because);
-	if (memcmp(s->welcome.applied.journal_id, none, sizeof none) != 0)
+	if ((s->welcome.flags & (WW_FRESH | WW_ADOPTED)) != WW_FRESH)
 		sender_doubt(s->sender); /* the standby may have files that we only began to send */
 	do {
 		end = atomic_load(&head->committed_seq);
@@ -370,6 +368,7 @@ int resume(struct session *s)
 {
 	const struct wwelcome *w = &s->welcome;
 	const struct jhead *head = jreader_head(s->reader);
+	static const uint8_t none[16];
 	int r;
 
 	if (memcmp(w->applied.journal_id, none, 16) == 0 || (w->flags & (WW_FRESH | WW_ADOPTED)) != 0)

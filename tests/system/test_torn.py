@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """A file on the standby is in its old state or in its new state, never between, whatever is killed or cut."""
 import os
+import pathlib
+import shutil
 import threading
 
 from lib.versions import Checker, Writer
@@ -27,6 +29,37 @@ def test_replaced_files_are_never_torn(pair_with, net):
     checker.stop()
     assert checker.read > 100
     pair.same()
+
+
+def test_half_a_version_is_not_renamed_over_a_whole_one(pair):
+    """An earlier connection made the new version's file on the standby, and its bytes are left to a comparison: its rename waits for them."""
+    size = 30 << 20
+    seen, halt = set(), threading.Event()
+    (pair.dir / "f").write_bytes(b"1" * size)
+    with open(pair.dir / "f.new", "wb", buffering=0) as new:
+        pair.source.wait()
+        assert (pair.copy / "f.new").stat().st_size == 0
+        pair.standby.stop()
+        new.write(b"2" * size)
+    shutil.rmtree(pair.copy / ".tandem")  # so that everything is compared
+    for remembered in pathlib.Path(pair.standby.keys["state dir"]).glob("*.json"):
+        remembered.unlink()
+    assert pair.source.ctl("pause", "m").returncode == 0
+    pair.standby.start()
+    wait_until(lambda: pair.source.log().count("comparing everything") == 2, "a comparison")
+
+    def read():
+        while not halt.is_set():
+            with open(pair.copy / "f", "rb") as f:
+                seen.add((os.fstat(f.fileno()).st_size, f.read(1), os.pread(f.fileno(), 1, size - 1)))
+    t = threading.Thread(target=read, daemon=True)
+    t.start()
+    (pair.dir / "f.new").rename(pair.dir / "f")
+    assert pair.source.ctl("resume", "m").returncode == 0
+    pair.same()
+    halt.set()
+    t.join()
+    assert seen == {(size, b"1", b"1"), (size, b"2", b"2")}
 
 
 def test_large_file_is_old_or_new_after_a_kill(pair):
