@@ -203,17 +203,23 @@ static void note_restamps(struct window *w, const struct incarnation *inc)
 		w->v[i].restamped = w->v[i].type == JT_CONTENT;
 }
 
-/* Say whether a record between first and last changes the attributes of the directory that holds path: what is made in it
- * afterwards may inherit others. */
+/* Say whether the directory that holds path may have other attributes at last than at first, which what is made in it inherits: a record
+ * between changes them, or moves it, so that others name it differently. */
 static bool heir_differs(const struct window *w, int32_t first, int32_t last, const char *path)
 {
-	size_t len = path_parent_len(path);
+	char dir[PATH_LONGEST];
 	int32_t i;
 
+	if (strlcpy(dir, path, sizeof dir) >= sizeof dir)
+		return true;
+	dir[path_parent_len(path)] = '\0';
 	for (i = first + 1; i < last; i++) {
 		const struct wrec *e = &w->v[i];
 
-		if ((e->type == JT_SETXATTR || e->type == JT_REMOVEXATTR) && strlen(e->path) == len && memcmp(e->path, path, len) == 0)
+		if ((e->type == JT_SETXATTR || e->type == JT_REMOVEXATTR) && strcmp(e->path, dir) == 0)
+			return true;
+		if (e->type == JT_RENAME && (e->flags & (JF_DIR | JF_EXCHANGE)) != 0 && dir[0] != '\0' &&
+		    (path_within(e->path, dir) || path_within(e->path2, dir)))
 			return true;
 	}
 	return false;

@@ -151,6 +151,26 @@ START_TEST(create_is_not_held_when_its_directory_gets_another_acl)
 }
 END_TEST
 
+/* Its directory lost its default ACL elsewhere and came back: the file has what the directory had at first. */
+START_TEST(a_create_is_not_held_while_its_directory_moves)
+{
+	struct made m;
+
+	made_begin(&m);
+	made_create(&m, 5, "d/a");
+	made_rename(&m, 9, "d", "e", 0, 0, JF_DIR);
+	made_rename(&m, 9, "e", "d", 0, 0, JF_DIR);
+	made_content(&m, 5, "d/a", 0, 10, JF_CLOSED);
+	made_create(&m, 6, "d/b");
+	made_rename(&m, 10, "f", "g", 0, 0, JF_DIR);
+	made_content(&m, 6, "d/b", 0, 10, JF_CLOSED);
+	window_mark(m.w);
+	ck_assert_uint_eq(marks(&m, 0), 0);
+	ck_assert_uint_eq(marks(&m, 4), WM_LATE_CREATE);
+	window_free(m.w);
+}
+END_TEST
+
 START_TEST(a_number_used_again_is_another_inode)
 {
 	struct made m;
@@ -405,7 +425,7 @@ END_TEST
 
 UNIT_MAIN("window", repeated_content_merges_into_the_first, content_does_not_merge_across_other_records_of_the_inode,
     setattrs_merge_into_the_first_with_the_newest_values, setattrs_under_different_names_do_not_merge, create_is_held_for_its_content,
-    create_is_not_held_when_something_needs_the_name, create_is_not_held_when_its_directory_gets_another_acl, a_number_used_again_is_another_inode, a_linked_file_is_not_ephemeral,
+    create_is_not_held_when_something_needs_the_name, create_is_not_held_when_its_directory_gets_another_acl, a_create_is_not_held_while_its_directory_moves, a_number_used_again_is_another_inode, a_linked_file_is_not_ephemeral,
     a_file_created_and_deleted_never_leaves, the_old_file_stands_in_until_the_next_version, what_may_have_left_before_is_removed, a_stand_in_is_moved_and_removed,
     an_exchange_with_a_phantom_moves_the_other_side_only, a_hollow_file_does_not_replace_a_full_one, a_phantom_that_replaces_a_phantom_replaces_nothing,
     what_is_left_to_the_comparison_replaces_nothing, a_doubted_file_is_not_moved_but_one_born_since_is)
