@@ -73,9 +73,15 @@ static int record_path_failed(struct session *s, const struct wfail *f, const ch
 	return r;
 }
 
-/* The names that the inode of a failed transfer has at the stream's present position. The path in the FAIL may be from any place between
- * the record and now, so the names are followed from the record itself. Returns 0, or an error when the record cannot be read. */
-static int transfer_names(struct session *s, uint64_t seq, struct follow_names *names)
+static bool about_one_file(enum jtype type)
+{
+	return type == JT_CONTENT || type == JT_SETATTR || type == JT_SETXATTR || type == JT_REMOVEXATTR;
+}
+
+/* The names that the inode of a record about one file has at the stream's present position. The path in the FAIL of a transfer may be from any
+ * place between the record and now, so the names are followed from the record itself. Returns 0; E_GONE for a record of another type; or an error
+ * when it cannot be read. */
+static int inode_names(struct session *s, uint64_t seq, struct follow_names *names)
 {
 	struct sender_pos pos;
 	struct jreader *jr;
@@ -88,7 +94,7 @@ static int transfer_names(struct session *s, uint64_t seq, struct follow_names *
 	sender_pos(s->sender, &pos);
 	r = jreader_seek(jr, seq - 1, NULL);
 	if (r == 0 && (r = jreader_next(jr, &rec, NULL, NULL)) == 1) {
-		r = rec.type == JT_CONTENT ? follow_begin(names, rec.ino, rec.path) : E_GONE;
+		r = about_one_file(rec.type) && rec.ino != 0 ? follow_begin(names, rec.ino, rec.path) : E_GONE;
 		jrec_release(&rec);
 	}
 	while (r >= 0 && !names->gone && jreader_seq(jr) < pos.seq && (r = jreader_next(jr, &rec, NULL, NULL)) == 1) {
@@ -101,25 +107,21 @@ static int transfer_names(struct session *s, uint64_t seq, struct follow_names *
 	return r < 0 ? r : 0;
 }
 
-static int transfer_failed(struct session *s, const struct wfail *f)
+/* Compare the inode that record f->seq is about under all names that are known, or any that is found: its recorded ones may be gone, while it had
+ * others before. transfer: its bytes are what failed. */
+static int inode_failed(struct session *s, const struct wfail *f, bool transfer)
 {
 	struct follow_names names;
 	char path[PATH_LONGEST];
-	int i, r;
+	int i, r = inode_names(s, f->seq, &names);
 
-	bulk_fail_begin(s->bulk, f);
-	r = transfer_names(s, f->seq, &names);
 	if (r < 0)
-		return record_path_failed(s, f, f->path);
-	r = names.gone ? 0 : sender_leave(s->sender, names.ino, f->seq);
-	if (r < 0) {
-		follow_end(&names);
-		return r;
-	}
-	/* its recorded names are gone, but it had others before the journal's first record of it */
-	if (names.n == 0 && !names.gone && locate_name(s->link->rootfd, names.ino, path, sizeof path))
-		return bulk_fail_path(s->bulk, f, path);
-	for (r = 0, i = 0; r == 0 && i < names.n && !names.gone; i++)
+		return transfer ? record_path_failed(s, f, f->path) : 0;
+	if (transfer && !names.gone)
+		r = sender_leave(s->sender, names.ino, f->seq);
+	if (r == 0 && names.n == 0 && !names.gone && locate_name(s->link->rootfd, names.ino, path, sizeof path))
+		r = bulk_fail_path(s->bulk, f, path);
+	for (i = 0; r == 0 && i < names.n && !names.gone; i++)
 		r = bulk_fail_path(s->bulk, f, names.v[i]);
 	follow_end(&names);
 	return r;
@@ -148,10 +150,12 @@ static int on_fail(struct session *s, struct buf *b)
 		comparison_failed(s, &f);
 		return 0;
 	}
-	if (f.xid != 0)
-		return transfer_failed(s, &f);
 	bulk_fail_begin(s->bulk, &f);
+	if (f.xid != 0)
+		return inode_failed(s, &f, true);
 	r = record_path_failed(s, &f, f.path);
+	if (r == 0)
+		r = inode_failed(s, &f, false);
 	return r == 0 && f.path2[0] != '\0' ? record_path_failed(s, &f, f.path2) : r;
 }
 

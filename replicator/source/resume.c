@@ -160,7 +160,8 @@ static int redo_record(struct session *s, struct redos *d, const struct jrec *re
 static int redo_send(struct session *s, struct redo *x)
 {
 	struct locate l = {.rootfd = s->link->rootfd, .jdirfd = s->link->jdirfd, .after = s->welcome.applied.seq};
-	struct bulk_spec spec = {.ino = x->names.ino, .seq = x->seq, .open = x->open, .linked = x->names.n > 1};
+	bool linked = x->names.n > 1 || x->handle_len != 0; /* the mount adds a handle to files with several names */
+	struct bulk_spec spec = {.ino = x->names.ino, .seq = x->seq, .open = x->open, .linked = linked};
 	struct jrec rec;
 	struct stat st;
 
@@ -179,7 +180,7 @@ static int redo_send(struct session *s, struct redo *x)
 	spec.fd = locate_open(&l, &rec, &st);
 	jrec_release(&rec);
 	if (spec.fd == E_GONE)
-		return sender_hollow(s->sender, x->names.ino, x->seq, x->names.n > 1);
+		return sender_hollow(s->sender, x->names.ino, x->seq, linked);
 	if ((spec.fd == -EAGAIN || spec.fd == -ENOENT) && x->handle_len != 0) /* it may live on under a name that nobody told us */
 		return bulk_left(s->bulk, x->seq, x->names.ino, "", CMP_RECURSIVE | CMP_CHECKSUM);
 	if (spec.fd == -EAGAIN || spec.fd == -ENOENT)
