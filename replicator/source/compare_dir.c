@@ -104,6 +104,13 @@ static void node_ready(struct compare *c, struct cnode *n)
 		n->job->seen += listing_count(n->listing);
 }
 
+/* An ancestor is what is missing, or no directory. It is a job of its own, that all paths below it share: each of them would make it anew. */
+static int ancestor_instead(struct compare *c, struct cnode *n)
+{
+	n->flags |= NF_DROPPED;
+	return compare_add(c, n->path, (n->job->flags & (CMP_ALLOW | CMP_CHECKSUM)) | CMP_RECURSIVE);
+}
+
 /* A path's own entry was asked for. If the standby lacks it, its nearest ancestor there is looked for: what
  * is missing above must be made first, so the highest missing directory becomes the path. */
 static int single_listed(struct compare *c, struct cnode *n, uint32_t code)
@@ -135,8 +142,9 @@ static int single_listed(struct compare *c, struct cnode *n, uint32_t code)
 		listing_free(n->listing);
 		n->listing = NULL;
 	}
+	int err = strlen(n->path) < full && !compare_reports(n->job) ? ancestor_instead(c, n) : 0;
 	node_ready(c, n);
-	return strlen(n->path) == full ? 0 : watch_path(c, n->path, CMP_RECURSIVE);
+	return err;
 }
 
 /* A directory that could not be listed. */
