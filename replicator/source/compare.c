@@ -34,6 +34,8 @@
 
 #include "proto/err.h"
 
+#define START_LOOK 256 /* jobs of the queue that are looked at for one that may start */
+
 /* strcmp with '/' below every other byte: a directory is followed at once by what is below it. */
 static int path_order(const char *a, const char *b)
 {
@@ -83,6 +85,8 @@ int compare_new(struct compare **out, const struct compare_env *env)
 	TAILQ_INIT(&c->jobs);
 	TAILQ_INIT(&c->held);
 	TAILQ_INIT(&c->nodes);
+	TAILQ_INIT(&c->singles);
+	RB_INIT(&c->open);
 	TAILQ_INIT(&c->todo);
 	TAILQ_INIT(&c->listing);
 	TAILQ_INIT(&c->ready);
@@ -394,15 +398,25 @@ void compare_progress(const struct compare *c, struct compare_progress *out)
 	out->bytes_total = (uint64_t)((double)c->bytes_due * scale);
 }
 
-/* A job that contains an active recursive one, or is it, waits for its end; everything else may run beside
- * it. */
-static bool may_start(const struct compare *c, const struct cjob *j)
+/* Say whether an entry of an open directory is what j begins with: two that know the same listing would both put what it lacks. */
+static bool in_open_dir(struct compare *c, const struct cjob *j)
+{
+	char up[PATH_LONGEST];
+	if (j->flags & CMP_SELF || !*j->path || strlcpy(up, j->path, sizeof(up)) >= sizeof(up))
+		return false;
+	up[path_parent_len(up)] = 0;
+	return dir_is_open(c, up) || dir_is_open(c, j->path);
+}
+
+/* A job that is active waits for its end, and so does one that contains an active recursive one; everything else may run beside
+ * it, but not on one listing. */
+static bool may_start(struct compare *c, const struct cjob *j)
 {
 	const struct cjob *a;
-	if (!(j->flags & CMP_RECURSIVE))
-		return true;
+	if (in_open_dir(c, j))
+		return false;
 	TAILQ_FOREACH (a, &c->jobs, active)
-		if ((a->flags & CMP_RECURSIVE) && path_within(j->path, a->path))
+		if (strcmp(a->path, j->path) == 0 || (j->flags & a->flags & CMP_RECURSIVE && path_within(j->path, a->path)))
 			return false;
 	return true;
 }
@@ -411,10 +425,11 @@ static bool may_start(const struct compare *c, const struct cjob *j)
 static int job_start(struct compare *c)
 {
 	struct cjob *j;
+	unsigned looked = 0;
 	RB_FOREACH (j, cqueue, &c->queue)
-		if (may_start(c, j))
+		if (++looked > START_LOOK || may_start(c, j))
 			break;
-	if (!j)
+	if (!j || looked > START_LOOK)
 		return 0;
 	bool single = *j->path || j->flags & CMP_SELF;
 	struct cnode *n = node_new(c, j, NULL, j->path,
@@ -491,6 +506,8 @@ static int fill_window(struct compare *c)
 				return r;
 			continue;
 		}
+		if (dir_must_wait(c, n))
+			return 0;
 		if (c->nwindow && c->window_bytes + n->estimate > CMP_WINDOW_BYTES)
 			return 0;
 		int err = node_request(c, n);

@@ -13,6 +13,57 @@
 #include "proto/err.h"
 #include "proto/xattrs.h"
 
+static int open_order(struct cnode *a, struct cnode *b)
+{
+	return strcmp(a->path, b->path);
+}
+
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wunused-function"
+#pragma GCC diagnostic ignored "-Wshadow"
+RB_GENERATE_INTERNAL(copen, cnode, open, open_order, static)
+#pragma GCC diagnostic pop
+
+static void open_add(struct compare *c, struct cnode *n)
+{
+	if (!(n->flags & NF_SINGLE) && !n->is_open)
+		n->is_open = RB_INSERT(copen, &c->open, n) == NULL;
+}
+
+static void open_drop(struct compare *c, struct cnode *n)
+{
+	if (n->is_open)
+		RB_REMOVE(copen, &c->open, n);
+	n->is_open = false;
+}
+
+bool dir_is_open(struct compare *c, const char *path)
+{
+	struct cnode *n = RB_ROOT(&c->open);
+	while (n) {
+		int x = strcmp(path, n->path);
+		if (!x)
+			return true;
+		n = x < 0 ? RB_LEFT(n, open) : RB_RIGHT(n, open);
+	}
+	return false;
+}
+
+bool dir_must_wait(const struct compare *c, const struct cnode *n)
+{
+	size_t len = strlen(n->path);
+	const struct cnode *s;
+	if (n->flags & NF_SINGLE)
+		return false;
+	TAILQ_FOREACH (s, &c->singles, single) {
+		if (!*s->path || s->job->flags & CMP_SELF || path_parent_len(s->path) != len || memcmp(s->path, n->path, len) != 0)
+			continue;
+		if (s->state != NS_KIDS || files_has(c, s->path))
+			return true;
+	}
+	return false;
+}
+
 struct cnode *node_new(struct compare *c, struct cjob *j, struct cnode *parent, const char *path,
 		       unsigned flags)
 {
@@ -28,6 +79,8 @@ struct cnode *node_new(struct compare *c, struct cjob *j, struct cnode *parent, 
 	memcpy(node->path, path, n);
 	j->nodes++;
 	TAILQ_INSERT_TAIL(&c->nodes, node, every);
+	if (flags & NF_SINGLE)
+		TAILQ_INSERT_TAIL(&c->singles, node, single);
 	if (parent)
 		parent->kids++;
 	return node;
@@ -36,6 +89,9 @@ struct cnode *node_new(struct compare *c, struct cjob *j, struct cnode *parent, 
 void node_free(struct compare *c, struct cnode *n)
 {
 	TAILQ_REMOVE(&c->nodes, n, every);
+	if (n->flags & NF_SINGLE)
+		TAILQ_REMOVE(&c->singles, n, single);
+	open_drop(c, n);
 	listing_free(n->listing);
 	n->job->nodes--;
 	free(n);
@@ -45,6 +101,7 @@ void node_push(struct compare *c, struct cnode *n)
 {
 	c->dirs_known += !(n->flags & (NF_EXTRA | NF_SINGLE));
 	if (n->flags & NF_FRESH) {
+		open_add(c, n);
 		n->state = NS_READY;
 		TAILQ_INSERT_HEAD(&c->ready, n, link);
 	} else {
@@ -73,6 +130,7 @@ int node_request(struct compare *c, struct cnode *n)
 		TAILQ_REMOVE(&c->todo, n, link);
 		TAILQ_INSERT_TAIL(&c->listing, n, link);
 		n->state = NS_LISTING;
+		open_add(c, n);
 		c->nwindow++;
 		c->window_bytes += n->estimate;
 	}
@@ -273,6 +331,7 @@ static int scan_end(struct compare *c)
 	c->scan.fd = -1;
 	c->scan.node = NULL;
 	window_leave(c, n);
+	open_drop(c, n);
 	n->state = NS_KIDS;
 	return node_settle(c, n);
 }

@@ -262,6 +262,15 @@ static void file_free(struct compare *c, struct cfile *f)
 	free(f);
 }
 
+bool files_has(const struct compare *c, const char *path)
+{
+	const struct cfile *f;
+	TAILQ_FOREACH (f, &c->files, link)
+		if (strcmp(f->path, path) == 0)
+			return true;
+	return false;
+}
+
 void files_free(struct compare *c)
 {
 	while (!TAILQ_EMPTY(&c->files))

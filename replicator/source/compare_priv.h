@@ -69,6 +69,9 @@ enum cnode_flags {
 struct cnode {
 	TAILQ_ENTRY(cnode) link;  /* in todo, listing or ready, as state says */
 	TAILQ_ENTRY(cnode) every; /* in compare.nodes */
+	TAILQ_ENTRY(cnode) single; /* SINGLE: in compare.singles */
+	RB_ENTRY(cnode) open;	   /* in compare.open, if is_open */
+	bool is_open;
 	struct cnode *parent;	  /* waits for us; NULL: the job's first */
 	struct cjob *job;
 	struct listing *listing; /* NULL: not there yet, or FRESH */
@@ -86,6 +89,7 @@ struct cnode {
 	char path[];
 };
 TAILQ_HEAD(cnodes, cnode);
+RB_HEAD(copen, cnode);
 
 /* The directory that is being read. One at a time. */
 struct cscan {
@@ -147,6 +151,8 @@ struct compare {
 	struct cjobs jobs;
 	struct cnodes nodes;		    /* all there are */
 	struct cnodes todo, listing, ready; /* stacks: the last pushed goes first */
+	struct cnodes singles;
+	struct copen open; /* directories from their request until they are read, by path */
 	uint32_t nwindow;		    /* nodes in listing, and in ready with a listing */
 	uint64_t window_bytes;
 	struct cscan scan;
@@ -209,6 +215,11 @@ void node_free(struct compare *c, struct cnode *n);
 void node_push(struct compare *c, struct cnode *n);
 int node_request(struct compare *c, struct cnode *n);
 int node_kid_done(struct compare *c, struct cnode *n);
+/* Say whether the directory path is between its request and the end of its reading: what was listed of it may be out of date once
+ * something else is put there. */
+bool dir_is_open(struct compare *c, const char *path);
+/* Say whether n must not be requested yet: one of its entries is compared by itself. */
+bool dir_must_wait(const struct compare *c, const struct cnode *n);
 int dir_open(struct compare *c, struct cnode *n);
 int dir_step(struct compare *c);
 int dir_verify(struct compare *c);
@@ -247,6 +258,8 @@ int files_step(struct compare *c);
 void files_touched(struct compare *c, const char *path, uint64_t ino);
 int files_sumset(struct compare *c, struct buf *payload);
 void files_free(struct compare *c);
+/* Say whether a transfer of path is under way. */
+bool files_has(const struct compare *c, const char *path);
 /* The standby refused a transfer: if it is still under way, stop it. */
 void files_refused(struct compare *c, uint32_t xid);
 int file_open(int dirfd, const char *name);
