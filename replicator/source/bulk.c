@@ -351,7 +351,7 @@ int bulk_sent(struct bulk *b, uint64_t sent, uint64_t head)
 
 	if (r > 0)
 		b->starved = false;
-	return r < 0 ? r : 0;
+	return r;
 }
 
 int bulk_recheck_entry(struct bulk *b, uint64_t seq, const char *path, unsigned flags)

@@ -78,7 +78,7 @@ int bulk_left(struct bulk *b, uint64_t seq, uint64_t ino, const char *path, unsi
 int bulk_recheck_entry(struct bulk *b, uint64_t seq, const char *path, unsigned flags);
 /* Record seq, which changes path, was sent: see compare_changed. Returns 0 or -ENOMEM. */
 int bulk_changed(struct bulk *b, uint64_t seq, const char *path, unsigned flags, unsigned rounds);
-/* See compare_sent. Returns 0 or -ENOMEM. */
+/* See compare_sent. */
 int bulk_sent(struct bulk *b, uint64_t sent, uint64_t head);
 /* Compare everything; POS says so until it is done. flags: CMP_ALLOW or 0. */
 int bulk_compare_all(struct bulk *b, unsigned flags);

@@ -346,10 +346,10 @@ static int turn(struct session *s)
 	r = flush(s);
 	if (r < 0)
 		return r;
+	r = bulk_step(s->bulk);
 	sender_pos(s->sender, &pos);
-	r = bulk_sent(s->bulk, pos.seq, atomic_load(&jreader_head(s->reader)->committed_seq));
 	if (r == 0)
-		r = bulk_step(s->bulk);
+		r = bulk_sent(s->bulk, pos.seq, atomic_load(&jreader_head(s->reader)->committed_seq));
 	if (r < 0)
 		return r;
 	v = verify_step(s);
