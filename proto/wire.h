@@ -93,6 +93,8 @@ struct wwelcome {
 	const char *module_id;    /* uuid text of the marker */
 };
 #define WPOS_OUT_MAX 1024
+/* An outstanding number that is none: every record from the smallest outstanding one on is. */
+#define WPOS_OUT_ALL UINT64_MAX
 
 struct wack {
 	uint64_t received;  /* bytes of BATCH payload received and applied since WELCOME (credit) */

@@ -320,6 +320,8 @@ static int do_rmtree(struct apply *a, const char *path)
 
 static bool is_out(const struct position *p, uint64_t seq)
 {
+	if (p->nout > 1 && p->out[p->nout - 1] == WPOS_OUT_ALL && seq >= p->out[0])
+		return true;
 	for (uint32_t i = 0; i < p->nout; i++)
 		if (p->out[i] == seq)
 			return true;

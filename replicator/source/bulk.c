@@ -57,6 +57,7 @@ struct bulk {
 	struct item *urgent;               /* NULL: none */
 	uint64_t rechecks[RECHECKS_MAX];
 	uint32_t nrechecks;
+	uint64_t all_from;                 /* every record from here on is outstanding, 0: those in rechecks */
 	bool full;                         /* POS flag 1 */
 	bool moved;
 	bool turn;                         /* whose turn it is: false items, true comparison */
@@ -298,10 +299,17 @@ static void recheck_note(struct bulk *b, uint64_t seq)
 	for (i = 0; i < b->nrechecks; i++)
 		if (b->rechecks[i] == seq)
 			return;
-	if (b->nrechecks == RECHECKS_MAX)
-		b->full = true;
-	else
+	if (b->nrechecks < RECHECKS_MAX)
 		b->rechecks[b->nrechecks++] = seq;
+	else
+		bulk_mark_from(b, seq);
+	b->moved = true;
+}
+
+void bulk_mark_from(struct bulk *b, uint64_t seq)
+{
+	if (b->all_from == 0 || seq < b->all_from)
+		b->all_from = seq;
 	b->moved = true;
 }
 
@@ -393,7 +401,7 @@ bool bulk_is_full(const struct bulk *b)
 
 bool bulk_busy(const struct bulk *b)
 {
-	return b->nitems != 0 || b->nrechecks != 0 || b->full || compare_busy(b->compare) || failures_count(b->env.failures) != 0;
+	return b->nitems != 0 || b->nrechecks != 0 || b->all_from != 0 || b->full || compare_busy(b->compare) || failures_count(b->env.failures) != 0;
 }
 
 bool bulk_moved(struct bulk *b)
@@ -569,9 +577,10 @@ void bulk_settle(struct bulk *b)
 	if (failures_count(b->env.failures) != 0)
 		return;
 	held = compare_held(b->compare); /* it is not done: a later connection compares everything, and asks again */
-	if (b->nrechecks != 0 || b->full != held)
+	if (b->nrechecks != 0 || b->all_from != 0 || b->full != held)
 		b->moved = true;
 	b->nrechecks = 0;
+	b->all_from = 0;
 	b->full = held;
 	if (b->nitems == 0 && b->env.compared != NULL)
 		b->env.compared(b->env.arg);
@@ -594,6 +603,15 @@ uint32_t bulk_outstanding(const struct bulk *b, uint64_t *out)
 			out[n++] = it->seq;
 	for (i = 0; i < b->nrechecks && n < WPOS_OUT_MAX; i++)
 		out[n++] = b->rechecks[i];
+	if (b->all_from != 0) {
+		uint64_t first = b->all_from;
+
+		for (i = 0; i < n; i++)
+			first = out[i] < first ? out[i] : first;
+		out[0] = first;
+		out[1] = WPOS_OUT_ALL;
+		return 2;
+	}
 	qsort(out, n, sizeof *out, by_value);
 	for (i = 1; i < n; i++)
 		if (out[i] == out[i - 1]) {

@@ -94,7 +94,9 @@ bool bulk_busy(const struct bulk *b);
 bool bulk_comparing(const struct bulk *b);
 /* Everything sent has been acknowledged: what is done is done. */
 void bulk_settle(struct bulk *b);
-/* The outstanding sequence numbers, ascending; at most WPOS_OUT_MAX. Returns their count. */
+/* Every record from seq on counts as outstanding until what is scheduled is done. */
+void bulk_mark_from(struct bulk *b, uint64_t seq);
+/* The outstanding sequence numbers, ascending; at most WPOS_OUT_MAX; perhaps {first, WPOS_OUT_ALL}. Returns their count. */
 uint32_t bulk_outstanding(const struct bulk *b, uint64_t *out);
 /* The flag for POS: a full comparison is under way. */
 bool bulk_is_full(const struct bulk *b);

@@ -7,6 +7,7 @@
  *   its position is not in our journal's history, or the records behind it are reclaimed
  *                             -> the same, and say why
  *   WW_UNCLEAN                -> records (durable, H] are not replayed: their paths are compared; on from H
+ *   all from a record on are outstanding -> they are not replayed: their paths are compared; on from `applied`
  *   else                      -> on from `applied`; the outstanding records are read once more
  *
  * Outstanding records: content is sent again, as bulk work, with the ranges of all later records of the inode up to `applied`, to the
@@ -197,20 +198,28 @@ static int redo_send(struct session *s, struct redo *x)
 	return bulk_defer(s->bulk, &spec);
 }
 
+static uint64_t first_outstanding(const struct wwelcome *w)
+{
+	uint64_t first = UINT64_MAX;
+	uint32_t i;
+
+	for (i = 0; i < w->noutstanding; i++)
+		if (w->outstanding[i] != 0 && w->outstanding[i] < first)
+			first = w->outstanding[i];
+	return first;
+}
+
 /* Read the outstanding records once more. Returns 0, E_GAP when they are gone, or another error. */
 static int redo_outstanding(struct session *s)
 {
 	const struct wwelcome *w = &s->welcome;
 	struct redos d = {.v = NULL};
-	uint64_t first = UINT64_MAX;
+	uint64_t first = first_outstanding(w);
 	struct jrec rec;
 	uint32_t i;
 	int r;
 
-	for (i = 0; i < w->noutstanding; i++)
-		if (w->outstanding[i] < first)
-			first = w->outstanding[i];
-	if (w->noutstanding == 0 || first == 0 || first > w->applied.seq)
+	if (first > w->applied.seq)
 		return 0;
 	r = jreader_seek(s->reader, first - 1, NULL);
 	if (r < 0)
@@ -284,9 +293,8 @@ static int recheck_bytes(struct session *s, uint64_t first, uint64_t end)
 	uint32_t i;
 	int r;
 
-	for (i = 0; i < s->welcome.noutstanding; i++)
-		if (s->welcome.outstanding[i] != 0 && s->welcome.outstanding[i] < first)
-			first = s->welcome.outstanding[i];
+	if (first_outstanding(&s->welcome) < first)
+		first = first_outstanding(&s->welcome);
 	r = jreader_seek(s->reader, first - 1, NULL);
 	while (r == 0 && steps < RESCAN_STEPS && jreader_seq(s->reader) < end && (r = jreader_next(s->reader, &rec, NULL, NULL)) == 1) {
 		steps += d.n + 1;
@@ -301,28 +309,38 @@ static int recheck_bytes(struct session *s, uint64_t first, uint64_t end)
 	return r < 0 ? r : 0;
 }
 
-/* Compare what the records (durable, end] concern, instead of replaying them. */
-static int recheck_unclean(struct session *s)
+/* Compare what the records [from, end] concern, instead of replaying them. */
+static int recheck_range(struct session *s, uint64_t from, uint64_t end)
 {
-	struct jhead *head = jreader_head(s->reader);
-	uint64_t end = atomic_load(&head->committed_seq);
 	struct jrec rec;
-	int r = jreader_seek(s->reader, s->welcome.durable.seq, NULL);
+	int r = jreader_seek(s->reader, from - 1, NULL);
 
-	log_info("%s: the standby was not stopped cleanly: rechecking records %llu to %llu", s->env->to->url,
-	    (unsigned long long)s->welcome.durable.seq + 1, (unsigned long long)end);
 	if (r == E_COLLAPSED)
 		r = E_GAP;
-	bulk_mark_full(s->bulk);
+	bulk_mark_from(s->bulk, from);
 	sender_doubt(s->sender);
 	if (r == 0)
-		r = recheck_bytes(s, s->welcome.durable.seq + 1, end);
+		r = recheck_bytes(s, from, end);
 	if (r == 0)
-		r = jreader_seek(s->reader, s->welcome.durable.seq, NULL);
+		r = jreader_seek(s->reader, from - 1, NULL);
 	while (r == 0 && jreader_seq(s->reader) < end && (r = jreader_next(s->reader, &rec, NULL, NULL)) == 1) {
 		r = compare_paths(s, &rec, 0);
 		jrec_release(&rec);
 	}
+	return r < 0 ? r : 0;
+}
+
+/* The standby may have lost what it had not made durable. */
+static int recheck_unclean(struct session *s)
+{
+	uint64_t from = s->welcome.durable.seq + 1, end = atomic_load(&jreader_head(s->reader)->committed_seq);
+	int r;
+
+	if (listed(&s->welcome, WPOS_OUT_ALL) && first_outstanding(&s->welcome) < from)
+		from = first_outstanding(&s->welcome);
+	log_info("%s: the standby was not stopped cleanly: rechecking records %llu to %llu", s->env->to->url, (unsigned long long)from,
+	    (unsigned long long)end);
+	r = recheck_range(s, from, end);
 	if (r < 0)
 		return r;
 	sender_read(s->sender, s->reader, jreader_seq(s->reader), jreader_digest(s->reader));
@@ -351,9 +369,12 @@ static int known(struct session *s)
 		return E_DIVERGED;
 	if (r < 0 && r != E_COLLAPSED)
 		return r;
-	r = redo_outstanding(s);
+	if (!listed(w, WPOS_OUT_ALL))
+		r = redo_outstanding(s);
+	else if ((w->flags & WW_UNCLEAN) == 0)
+		r = recheck_range(s, first_outstanding(w), w->applied.seq);
 	if (r < 0)
-		return r;
+		return r == E_COLLAPSED ? E_GAP : r;
 	if (w->flags & WW_UNCLEAN)
 		return recheck_unclean(s);
 	r = jreader_seek(s->reader, w->applied.seq, &digest);

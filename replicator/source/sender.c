@@ -710,11 +710,14 @@ static int by_value(const void *a, const void *b)
 static uint32_t outstanding(struct sender *s)
 {
 	uint32_t n = bulk_outstanding(s->env.bulk, s->out);
+	bool all = n > 0 && s->out[n - 1] == WPOS_OUT_ALL;
 	uint32_t more = phantoms_outstanding(s->phantoms, s->out + n, WPOS_OUT_MAX - n);
 
 	if (more > 0)
 		qsort(s->out, n + more, sizeof s->out[0], by_value);
-	return n + more;
+	if (all)
+		s->out[1] = WPOS_OUT_ALL;
+	return all ? 2 : n + more;
 }
 
 void sender_replay(struct sender *s, uint64_t seq)
