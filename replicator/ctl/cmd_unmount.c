@@ -14,13 +14,14 @@
 
 #define GONE_S 60 /* seconds an unmount may take to write back and end */
 
-/* Say whether tandemfs has let go of its lock, i.e. ended or at least closed the journal. */
+/* Say whether tandemfs has let go of its lock, i.e. ended or at least closed the journal. A state directory that cannot be read (its disk
+ * failed) tells nothing, also later. */
 static bool released(const struct ctl_mirror *cm)
 {
 	int fd = openat(cm->statefd, "lock", O_RDONLY | O_CLOEXEC);
 
 	if (fd < 0)
-		return errno == ENOENT;
+		return true;
 	bool free_now = flock(fd, LOCK_SH | LOCK_NB) == 0;
 	close(fd);
 	return free_now;
