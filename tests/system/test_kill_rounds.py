@@ -9,6 +9,7 @@ import time
 import pytest
 
 from lib import tree
+from lib.procs import kill_pid
 from lib.wait import wait_until
 from lib.workload import DEAD, Workload
 
@@ -31,12 +32,12 @@ class Faults:
 
     def child(self):
         for pid in self.pair.standby.children():
-            os.kill(pid, 9)
+            kill_pid(pid)
 
     def replicator(self):
         source = self.pair.source
         for pid in source.replicators():
-            os.kill(pid, 9)
+            kill_pid(pid)
             wait_until(lambda p=pid: set(source.replicators()) - {p}, "a new replicator")
 
     def worker(self):
@@ -45,7 +46,7 @@ class Faults:
         mounts = source.log().count("mounted on")
         for pid in source.mount_pids():
             if pid != source.popen.pid:
-                os.kill(pid, 9)
+                kill_pid(pid)
         wait_until(lambda: source.log().count("mounted on") > mounts, "a new mount", 20)
 
     def all_but_the_mount(self):
