@@ -36,8 +36,7 @@
 
 #define START_LOOK 256 /* jobs of the queue that are looked at for one that may start */
 
-/* strcmp with '/' below every other byte: a directory is followed at once by what is below it. */
-static int path_order(const char *a, const char *b)
+int compare_path_order(const char *a, const char *b)
 {
 	while (*a && *a == *b) {
 		a++;
@@ -49,12 +48,12 @@ static int path_order(const char *a, const char *b)
 
 static int job_order(struct cjob *a, struct cjob *b)
 {
-	return path_order(a->path, b->path);
+	return compare_path_order(a->path, b->path);
 }
 
 static int try_order(struct ctry *a, struct ctry *b)
 {
-	return path_order(a->path, b->path);
+	return compare_path_order(a->path, b->path);
 }
 
 #pragma GCC diagnostic push
@@ -234,20 +233,49 @@ struct moved {
 	int err;
 };
 
-/* j's path, or what j holds at from, is called to now. */
-static void moved_note(struct moved *m, const struct cjob *j, const char *from, const char *to)
+static void moved_add(struct moved *m, const char *path, unsigned flags)
 {
-	char path[PATH_LONGEST + PATH_NAME_MAX + 2];
-	bool inside = path_within(from, j->path);
-	if (!inside && !((j->flags & CMP_RECURSIVE) && path_within(j->path, from)))
-		return;
-	if (inside ? path_rebase(path, sizeof(path), j->path, from, to) : strlcpy(path, to, sizeof(path)) >= sizeof(path))
-		return;
-	struct cjob *n = job_new(path, j->flags);
+	struct cjob *n = job_new(path, flags);
 	if (n)
 		TAILQ_INSERT_TAIL(&m->list, n, active);
 	else
 		m->err = -ENOMEM;
+}
+
+/* Take the queued jobs below from: what they are about is below to now. And what a queued job holds at from is at to. */
+static void moved_queued(struct compare *c, struct moved *m, const char *from, const char *to)
+{
+	char path[PATH_LONGEST + PATH_NAME_MAX + 2];
+	struct cjob *key = job_new(from, 0), *j = key ? RB_NFIND(cqueue, &c->queue, key) : NULL, *next;
+	for (; j && path_within(from, j->path); j = next) {
+		next = RB_NEXT(cqueue, &c->queue, j);
+		if (path_rebase(path, sizeof(path), j->path, from, to) == 0)
+			moved_add(m, path, j->flags);
+		RB_REMOVE(cqueue, &c->queue, j);
+		c->nqueued--;
+		job_free(j);
+	}
+	for (char *up = key ? key->path : NULL; up && *up;) {
+		up[path_parent_len(up)] = 0;
+		j = queue_find(c, up);
+		if (j && j->flags & CMP_RECURSIVE)
+			moved_add(m, to, j->flags);
+	}
+	if (!key)
+		m->err = -ENOMEM;
+	free(key);
+}
+
+/* The same for an active job: it goes on, and finds nothing more at from. */
+static void moved_active(struct moved *m, const struct cjob *j, const char *from, const char *to)
+{
+	char path[PATH_LONGEST + PATH_NAME_MAX + 2];
+	if (!path_within(from, j->path)) {
+		if (j->flags & CMP_RECURSIVE && path_within(j->path, from))
+			moved_add(m, to, j->flags);
+	} else if (path_rebase(path, sizeof(path), j->path, from, to) == 0) {
+		moved_add(m, path, j->flags);
+	}
 }
 
 void compare_touched(struct compare *c, const char *path, uint64_t ino)
@@ -273,15 +301,13 @@ int compare_renamed(struct compare *c, const char *from, const char *to, bool ex
 	m.err = watch_renamed(c, from, to, exchange);
 	files_touched(c, from, 0);
 	files_touched(c, to, 0);
-	RB_FOREACH (j, cqueue, &c->queue) {
-		moved_note(&m, j, from, to);
-		if (exchange)
-			moved_note(&m, j, to, from);
-	}
+	moved_queued(c, &m, from, to);
+	if (exchange)
+		moved_queued(c, &m, to, from);
 	TAILQ_FOREACH (j, &c->jobs, active) {
-		moved_note(&m, j, from, to);
+		moved_active(&m, j, from, to);
 		if (exchange)
-			moved_note(&m, j, to, from);
+			moved_active(&m, j, to, from);
 	}
 	while ((j = TAILQ_FIRST(&m.list)) != NULL) {
 		TAILQ_REMOVE(&m.list, j, active);

@@ -49,8 +49,8 @@ int compare_new(struct compare **out, const struct compare_env *env);
 void compare_free(struct compare *c);
 /* Schedule a path ("" is the root). Merged with what is already scheduled. Returns 0 or -ENOMEM. */
 int compare_add(struct compare *c, const char *path, unsigned flags);
-/* A rename (or exchange) was put into the stream: what was scheduled or under way below the old name is scheduled under the new
- * one as well, with the same flags. Returns 0 or -ENOMEM. */
+/* A rename (or exchange) was put into the stream: what was scheduled below the old name is scheduled under the new one
+ * instead, what was under way there as well, with the same flags. Returns 0 or -ENOMEM. */
 int compare_renamed(struct compare *c, const char *from, const char *to, bool exchange);
 /* Return the flags with which just this path is scheduled or under way, 0 if it is not. */
 unsigned compare_scheduled(struct compare *c, const char *path);

@@ -182,6 +182,8 @@ struct compare {
 };
 
 /* compare.c */
+/* strcmp with '/' below every other byte: a directory is followed at once by what is below it. */
+int compare_path_order(const char *a, const char *b);
 int compare_again(struct compare *c, const char *path, unsigned flags, int err, const char *text);
 void compare_path_failed(struct compare *c, const char *path, int err, const char *text);
 void compare_differs(struct compare *c, const char *path, const char *what);
@@ -205,7 +207,7 @@ void watch_init(struct watch *w);
 void watch_free(struct watch *w);
 /* path is scheduled. Returns 0 or -ENOMEM. */
 int watch_path(struct compare *c, const char *path, unsigned flags);
-/* What is stale below from is stale below to as well. Returns 0 or -ENOMEM. */
+/* What is stale below from is stale below to now. Returns 0 or -ENOMEM. */
 int watch_renamed(struct compare *c, const char *from, const char *to, bool exchange);
 
 /* compare_dir.c: directories */

@@ -19,7 +19,7 @@
 
 static int order(struct watched *a, struct watched *b)
 {
-	return strcmp(a->path, b->path);
+	return compare_path_order(a->path, b->path);
 }
 
 #pragma GCC diagnostic push
@@ -32,7 +32,7 @@ static struct watched *find(struct watchset *set, const char *path)
 {
 	struct watched *w = RB_ROOT(set);
 	while (w) {
-		int x = strcmp(path, w->path);
+		int x = compare_path_order(path, w->path);
 		if (!x)
 			return w;
 		w = x < 0 ? RB_LEFT(w, node) : RB_RIGHT(w, node);
@@ -131,26 +131,41 @@ int compare_changed(struct compare *c, const char *path, unsigned flags, unsigne
 	return 1;
 }
 
+/* Take what is stale below from, under its new name. */
+static int take(struct watch *w, struct watchset *moved, uint32_t *count, const char *from, const char *to)
+{
+	char path[PATH_LONGEST];
+	struct watched *s = RB_ROOT(&w->stale), *first = NULL, *next, *n;
+	int err = 0;
+	while (s) { /* the first at or behind from */
+		bool behind = compare_path_order(s->path, from) < 0;
+		first = behind ? first : s;
+		s = behind ? RB_RIGHT(s, node) : RB_LEFT(s, node);
+	}
+	for (s = first; s && path_within(from, s->path); s = next) {
+		next = RB_NEXT(watchset, &w->stale, s);
+		if (path_rebase(path, sizeof(path), s->path, from, to) == 0) {
+			n = add(moved, count, path, s->flags);
+			if (n && n->round < s->round)
+				n->round = s->round;
+			err = n ? err : -ENOMEM;
+		}
+		RB_REMOVE(watchset, &w->stale, s);
+		w->nstale--;
+		free(s);
+	}
+	return err;
+}
+
 int watch_renamed(struct compare *c, const char *from, const char *to, bool exchange)
 {
 	struct watch *w = &c->watch;
 	struct watchset moved = RB_INITIALIZER(&moved);
 	struct watched *s, *n;
 	uint32_t count = 0;
-	char path[PATH_LONGEST];
-	int err = 0;
-	RB_FOREACH (s, watchset, &w->stale) {
-		bool there = path_within(from, s->path), back = exchange && path_within(to, s->path);
-		if (!there && !back)
-			continue;
-		if (path_rebase(path, sizeof(path), s->path, there ? from : to, there ? to : from))
-			continue;
-		n = add(&moved, &count, path, s->flags);
-		if (!n)
-			err = -ENOMEM;
-		else if (n->round < s->round)
-			n->round = s->round;
-	}
+	int err = take(w, &moved, &count, from, to);
+	if (exchange && !err)
+		err = take(w, &moved, &count, to, from);
 	RB_FOREACH (s, watchset, &moved) {
 		n = add(&w->stale, &w->nstale, s->path, s->flags);
 		if (!n)
