@@ -315,7 +315,7 @@ void bulk_mark_from(struct bulk *b, uint64_t seq)
 
 int bulk_patched(struct bulk *b, uint64_t seq, const char *path)
 {
-	return compare_busy(b->compare) ? bulk_recheck(b, seq, path, CMP_CHECKSUM) : 0;
+	return compare_active(b->compare) ? bulk_recheck(b, seq, path, CMP_CHECKSUM) : 0;
 }
 
 int bulk_recheck(struct bulk *b, uint64_t seq, const char *path, unsigned flags)
@@ -341,7 +341,7 @@ int bulk_linked(struct bulk *b, uint64_t seq, const char *from, const char *to)
 {
 	unsigned how = compare_scheduled(b->compare, from) & CMP_CHECKSUM;
 
-	return how != 0 || bulk_comparing(b) ? bulk_recheck(b, seq, to, how) : 0;
+	return how != 0 || compare_active(b->compare) ? bulk_recheck(b, seq, to, how) : 0;
 }
 
 int bulk_changed(struct bulk *b, uint64_t seq, const char *path, unsigned flags, unsigned rounds)
@@ -392,6 +392,11 @@ int bulk_compare_all(struct bulk *b, unsigned flags)
 bool bulk_comparing(const struct bulk *b)
 {
 	return compare_busy(b->compare);
+}
+
+bool bulk_active(const struct bulk *b)
+{
+	return compare_active(b->compare);
 }
 
 bool bulk_is_full(const struct bulk *b)

@@ -90,8 +90,10 @@ int bulk_step(struct bulk *b);
 bool bulk_urgent(const struct bulk *b);
 /* Say whether anything is under way, scheduled or failed. */
 bool bulk_busy(const struct bulk *b);
-/* Say whether a comparison is scheduled or under way. */
+/* Say whether a comparison is scheduled, under way, or may have to be made once more. */
 bool bulk_comparing(const struct bulk *b);
+/* Say whether a comparison is scheduled or under way. */
+bool bulk_active(const struct bulk *b);
 /* Everything sent has been acknowledged: what is done is done. */
 void bulk_settle(struct bulk *b);
 /* Every record from seq on counts as outstanding until what is scheduled is done. */

@@ -203,8 +203,12 @@ static void swallow(struct compare *c, struct cjob *j)
 
 int compare_add(struct compare *c, const char *path, unsigned flags)
 {
-	if (c->nqueued >= CMP_QUEUE_MAX && !(flags & CMP_REPORT) && *path)
+	if (c->nqueued >= CMP_QUEUE_MAX && !(flags & CMP_REPORT) && *path) {
+		const struct cjob *root = queue_find(c, "");
+		if (root && root->flags & CMP_RECURSIVE && covers(root->flags, flags & CMP_CHECKSUM))
+			return watch_path(c, "", CMP_RECURSIVE);
 		return compare_add(c, "", CMP_RECURSIVE | (flags & CMP_CHECKSUM));
+	}
 	if (!(flags & CMP_REPORT) && watch_path(c, path, flags))
 		return -ENOMEM;
 	if (swallowed(c, path, flags))
@@ -221,6 +225,7 @@ int compare_add(struct compare *c, const char *path, unsigned flags)
 			return -ENOMEM;
 		RB_INSERT(cqueue, &c->queue, j);
 		c->nqueued++;
+		c->stuck = false;
 	}
 	if (j->flags & CMP_RECURSIVE)
 		swallow(c, j);
@@ -253,6 +258,7 @@ static void moved_queued(struct compare *c, struct moved *m, const char *from, c
 			moved_add(m, path, j->flags);
 		RB_REMOVE(cqueue, &c->queue, j);
 		c->nqueued--;
+		c->stuck = false;
 		job_free(j);
 	}
 	for (char *up = key ? key->path : NULL; up && *up;) {
@@ -395,9 +401,14 @@ bool compare_held(const struct compare *c)
 	return !TAILQ_EMPTY(&c->held);
 }
 
+bool compare_active(const struct compare *c)
+{
+	return c->nqueued || !TAILQ_EMPTY(&c->jobs);
+}
+
 bool compare_busy(const struct compare *c)
 {
-	return c->nqueued || !TAILQ_EMPTY(&c->jobs) || c->watch.nwatched;
+	return compare_active(c) || c->watch.nwatched;
 }
 
 void compare_allow_deletes(struct compare *c)
@@ -452,11 +463,15 @@ static int job_start(struct compare *c)
 {
 	struct cjob *j;
 	unsigned looked = 0;
+	if (c->stuck)
+		return 0;
 	RB_FOREACH (j, cqueue, &c->queue)
 		if (++looked > START_LOOK || may_start(c, j))
 			break;
-	if (!j || looked > START_LOOK)
+	if (!j || looked > START_LOOK) {
+		c->stuck = j != NULL || looked > 0;
 		return 0;
+	}
 	bool single = *j->path || j->flags & CMP_SELF;
 	struct cnode *n = node_new(c, j, NULL, j->path,
 				   single ? NF_SINGLE : j->flags & CMP_RECURSIVE ? 0 : NF_SHALLOW);
@@ -492,6 +507,7 @@ static int job_end(struct compare *c, struct cjob *j)
 	if (j->pending.done < j->pending.len && (!del_guarding(c, j) || del_explained(c, j)))
 		return del_pending_step(c, j);
 	TAILQ_REMOVE(&c->jobs, j, active);
+	c->stuck = false;
 	int err = j->pending.done < j->pending.len ? job_hold(c, j)
 		  : j->pending.more		   ? compare_add(c, j->path, j->flags)
 						   : 0;
@@ -534,7 +550,8 @@ static int fill_window(struct compare *c)
 		}
 		if (dir_must_wait(c, n))
 			return 0;
-		if (c->nwindow && c->window_bytes + n->estimate > CMP_WINDOW_BYTES)
+		/* an entry by itself is always asked for at once: its directory may wait for it */
+		if (!(n->flags & NF_SINGLE) && c->nwindow && c->window_bytes + n->estimate > CMP_WINDOW_BYTES)
 			return 0;
 		int err = node_request(c, n);
 		if (err)

@@ -76,6 +76,8 @@ void compare_fail(struct compare *c, const struct wfail *f);
 bool compare_held(const struct compare *c);
 /* Say whether anything is scheduled, under way, or may have to be compared once more. */
 bool compare_busy(const struct compare *c);
+/* Say whether anything is scheduled or under way. */
+bool compare_active(const struct compare *c);
 /* The operator allows the deletions that the guard held back. */
 void compare_allow_deletes(struct compare *c);
 void compare_progress(const struct compare *c, struct compare_progress *out);

@@ -35,6 +35,7 @@ static void open_drop(struct compare *c, struct cnode *n)
 	if (n->is_open)
 		RB_REMOVE(copen, &c->open, n);
 	n->is_open = false;
+	c->stuck = false;
 }
 
 bool dir_is_open(struct compare *c, const char *path)
@@ -200,7 +201,7 @@ static int single_listed(struct compare *c, struct cnode *n, uint32_t code)
 		listing_free(n->listing);
 		n->listing = NULL;
 	}
-	int err = strlen(n->path) < full && !compare_reports(n->job) ? ancestor_instead(c, n) : 0;
+	int err = strlen(n->path) < strlen(n->job->path) && !compare_reports(n->job) ? ancestor_instead(c, n) : 0;
 	node_ready(c, n);
 	return err;
 }

@@ -148,6 +148,7 @@ struct compare {
 	uint64_t renames; /* put into the stream so far */
 	struct cqueue queue;
 	uint32_t nqueued;
+	bool stuck; /* none of them may start until a directory is read, a job ends or the queue changes */
 	struct cjobs jobs;
 	struct cnodes nodes;		    /* all there are */
 	struct cnodes todo, listing, ready; /* stacks: the last pushed goes first */

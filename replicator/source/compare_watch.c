@@ -106,8 +106,10 @@ static bool watched(struct compare *c, const char *path, uint8_t *round)
 	while (*up) {
 		up[path_parent_len(up)] = 0;
 		w = find(&c->watch.watched, up);
-		if (w && w->flags & how)
+		if (w && w->flags & how) {
+			*round = w->round;
 			return true;
+		}
 		how = CMP_RECURSIVE;
 	}
 	return false;
@@ -121,7 +123,7 @@ int compare_changed(struct compare *c, const char *path, unsigned flags, unsigne
 		return 0;
 	if (w->nstale >= WATCH_MAX) {
 		path = "";
-		flags = CMP_RECURSIVE | CMP_CHECKSUM;
+		flags = CMP_RECURSIVE;
 	}
 	struct watched *s = add(&w->stale, &w->nstale, path, flags);
 	if (!s)

@@ -95,7 +95,7 @@ static int step_rename(struct follow_names *f, const struct follow_rec *e)
 {
 	int i, changed = 0;
 
-	if (e->ino2 == f->ino && e->ino != f->ino && (e->flags & JF_EXCHANGE) == 0) {
+	if (f->ino != 0 && e->ino2 == f->ino && e->ino != f->ino && (e->flags & JF_EXCHANGE) == 0) {
 		changed = name_drop(f, e->path2);
 		f->gone = e->nlink == 0;
 	}
@@ -106,7 +106,7 @@ static int step_rename(struct follow_names *f, const struct follow_rec *e)
 			return r;
 		changed |= r;
 	}
-	if (e->ino == f->ino && name_index(f, e->path2) < 0)
+	if (f->ino != 0 && e->ino == f->ino && name_index(f, e->path2) < 0)
 		return name_add(f, e->path2);
 	return changed;
 }

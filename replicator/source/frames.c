@@ -111,10 +111,12 @@ static int inode_names(struct session *s, uint64_t seq, struct follow_names *nam
  * others before. transfer: its bytes are what failed. */
 static int inode_failed(struct session *s, const struct wfail *f, bool transfer)
 {
-	struct follow_names names;
+	struct follow_names names = {.gone = true};
 	char path[PATH_LONGEST];
 	int i, r = inode_names(s, f->seq, &names);
 
+	if (r < 0)
+		follow_end(&names);
 	if (r < 0)
 		return transfer ? record_path_failed(s, f, f->path) : 0;
 	if (transfer && !names.gone)

@@ -239,7 +239,7 @@ static int redo_outstanding(struct session *s)
 /* --- bytes that were not sent, under an mtime that was --- */
 
 /* Follow a record, and the file it is about. */
-static int rescan(struct redos *d, const struct jrec *rec)
+static int rescan(struct session *s, struct redos *d, const struct jrec *rec)
 {
 	struct follow_rec e = follow_rec_of(rec);
 	struct redo *v;
@@ -249,6 +249,8 @@ static int rescan(struct redos *d, const struct jrec *rec)
 	for (i = 0; i < d->n; i++)
 		if ((r = follow_step(&d->v[i].names, &e)) < 0)
 			return r;
+	if (rec->type == JT_RECHECK && ((rec->flags & JF_RECURSIVE) || rec->path[0] == '\0'))
+		return bulk_recheck(s->bulk, 0, rec->path, flags_of(rec));
 	if (rec->type != JT_CONTENT && (rec->type != JT_RECHECK || !(rec->flags & JF_CHECKSUM)))
 		return 0;
 	if (rec->type == JT_CONTENT && redo_of(d, rec->ino) != NULL)
@@ -298,7 +300,7 @@ static int recheck_bytes(struct session *s, uint64_t first, uint64_t end)
 	r = jreader_seek(s->reader, first - 1, NULL);
 	while (r == 0 && steps < RESCAN_STEPS && jreader_seq(s->reader) < end && (r = jreader_next(s->reader, &rec, NULL, NULL)) == 1) {
 		steps += d.n + 1;
-		r = rescan(&d, &rec);
+		r = rescan(s, &d, &rec);
 		jrec_release(&rec);
 	}
 	if (r == 0 && steps >= RESCAN_STEPS)
@@ -355,6 +357,8 @@ static int again(struct session *s)
 	bool ours = memcmp(s->welcome.applied.journal_id, jreader_head(s->reader)->journal_id, 16) == 0;
 	int r = ours ? recheck_bytes(s, s->welcome.applied.seq + 1, end) : 0;
 
+	if (ours && r == 0) /* if this connection does not finish, either, the next begins there again */
+		bulk_mark_from(s->bulk, first_outstanding(&s->welcome) <= s->welcome.applied.seq ? first_outstanding(&s->welcome) : s->welcome.applied.seq + 1);
 	return r < 0 && r != E_GAP && r != E_COLLAPSED ? r : from_end(s, "a full comparison was not finished");
 }
 

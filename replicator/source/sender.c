@@ -280,7 +280,7 @@ static bool place_matters(const struct filter *f)
 static int after_rename(struct sender *s, uint64_t seq, const char *from, const char *to, unsigned flags)
 {
 	bool exchange = (flags & JF_EXCHANGE) != 0;
-	bool again = bulk_comparing(s->env.bulk) || ((flags & JF_DIR) != 0 && place_matters(&s->env.mirror->filter));
+	bool again = bulk_active(s->env.bulk) || ((flags & JF_DIR) != 0 && place_matters(&s->env.mirror->filter));
 	unsigned how = flags & (JF_DIR | JF_EXCHANGE) ? CMP_RECURSIVE : 0;
 	int r = bulk_renamed(s->env.bulk, from, to, exchange);
 
@@ -480,7 +480,7 @@ static bool ahead_of_time(struct sender *s, const struct wrec *e)
 {
 	if (e->type != JT_CREATE && e->type != JT_MKDIR && e->type != JT_MKNOD)
 		return false;
-	if (bulk_comparing(s->env.bulk))
+	if (bulk_active(s->env.bulk))
 		s->compared = atomic_load(&jreader_head(s->reader)->committed_seq);
 	return e->seq <= s->compared;
 }
@@ -587,7 +587,7 @@ static int send_one(struct sender *s, size_t i)
 #define ROUNDS         8u /* how often a path that records change while it is compared is compared once more */
 #define ROUNDS_CONTENT 1u /* the same where only bytes change: the stream brings them */
 
-/* Record e was sent: what it changes may be under comparison. */
+/* Record e is about to be sent: what it changes may be under comparison. */
 static int changed(struct sender *s, const struct wrec *e)
 {
 	bool tree = (e->flags & (JF_DIR | JF_EXCHANGE)) != 0;
@@ -682,9 +682,9 @@ int sender_step(struct sender *s)
 		if (r <= 0)
 			return r;
 		e = window_at(s->w, s->at);
-		r = send_one(s, s->at);
+		r = changed(s, e); /* before it is sent: what it schedules itself sees it */
 		if (r == 0)
-			r = changed(s, e);
+			r = send_one(s, s->at);
 		if (r != 0)
 			return r;
 		if (s->pos.time_ns == 0)
