@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause
  * Finding a file (locate.h). In this order, each verified by the inode number of what was opened:
  *
- * 1. the recorded path;
+ * 1. the recorded path (the number may be another file's by now: reborn());
  * 2. the names that RENAME, LINK and UNLINK records ahead give it: first those of the window, then what follows in the journal, at
  *    most AHEAD_MAX records, and what is recorded within the next second;
  * 3. the file handle in the record, which the mount adds for files with several names;
@@ -22,6 +22,8 @@
 
 #define AHEAD_MAX  100000  /* records read behind the window for one file */
 #define WALK_DEPTH 256
+#define WHOLE_SIZE (64u << 10) /* bytes: files up to this are always sent whole, whichever version it is */
+#define TICK_NS    20000000    /* the kernel's clock for file times is behind by less than this */
 #define WAIT_STEP_NS 200000 /* between looks for a record that is being written */
 #define WAIT_TRIES   5000   /* looks: one second */
 
@@ -69,12 +71,12 @@ int locate_path(int rootfd, const char *path, uint64_t ino, struct stat *st)
 	return verify(fd, ino, st);
 }
 
-/* Try every name. Returns a descriptor, E_GONE, or the error of one that is there. */
+/* Try every name, unless st is NULL. Returns a descriptor, E_GONE, or the error of one that is there. */
 static int try_names(int rootfd, const struct follow_names *f, struct stat *st)
 {
 	int i, r = E_GONE;
 
-	for (i = 0; i < f->n && r == E_GONE; i++)
+	for (i = 0; i < f->n && r == E_GONE && st != NULL; i++)
 		r = locate_path(rootfd, f->v[i], f->ino, st);
 	return r;
 }
@@ -119,8 +121,8 @@ static int step_journal(const struct locate *l, struct jreader *jr, size_t *left
 }
 
 /* A rename that was done below and is not recorded yet hides the file from every name we know. The record comes within
- * moments: wait for it, because "not found" alone is no proof that the inode is gone. */
-/* *cut is set when the end of the journal was not reached. */
+ * moments: wait for it, because "not found" alone is no proof that the inode is gone. *cut is set when the end of the journal was
+ * not reached. */
 static int ahead_journal(const struct locate *l, struct follow_names *f, struct stat *st, bool *cut)
 {
 	size_t left = AHEAD_MAX, n = l->w == NULL ? 0 : window_count(l->w);
@@ -141,13 +143,12 @@ static int ahead_journal(const struct locate *l, struct follow_names *f, struct 
 		if (r != E_GONE || f->gone)
 			break;
 		r = try_names(l->rootfd, f, st); /* what was renamed while we looked */
-		if (r != E_GONE || tries == WAIT_TRIES || atomic_load(&jreader_head(jr)->writer_pid) == 0)
+		if (st == NULL || r != E_GONE || tries == WAIT_TRIES || atomic_load(&jreader_head(jr)->writer_pid) == 0)
 			break;
 		nanosleep(&nap, NULL);
 	}
 	jreader_close(jr);
-	if (left == SIZE_MAX) /* as many as allowed */
-		*cut = true;
+	*cut = left == 0;
 	return r < 0 && r != E_GONE && r > -4096 ? r : r < 0 ? E_GONE : r;
 }
 
@@ -242,6 +243,49 @@ bool locate_name(int rootfd, uint64_t ino, char *path, size_t size)
 	return fd >= 0 && walk_name(fd, ino, 0, path, size);
 }
 
+/* What the times of an open file say of whether it is younger than a record of its number. */
+enum age { AGE_OLDER, AGE_UNKNOWN, AGE_YOUNGER };
+
+static enum age age(int fd, uint64_t time_ns)
+{
+	struct statx x;
+	uint64_t ns;
+
+	if (statx(fd, "", AT_EMPTY_PATH, STATX_BTIME | STATX_CTIME, &x) != 0)
+		return AGE_UNKNOWN;
+	if ((x.stx_mask & STATX_BTIME) == 0) {
+		ns = (uint64_t)x.stx_ctime.tv_sec * 1000000000u + x.stx_ctime.tv_nsec;
+		return ns > time_ns ? AGE_UNKNOWN : AGE_OLDER;
+	}
+	ns = (uint64_t)x.stx_btime.tv_sec * 1000000000u + x.stx_btime.tv_nsec;
+	return ns > time_ns ? AGE_YOUNGER : ns + TICK_NS > time_ns ? AGE_UNKNOWN : AGE_OLDER;
+}
+
+/* The record's inode may be gone, its number that of a file made later: the record's ranges are not those of this file, and alone would
+ * make of two versions one that never was. Takes fd, open at one of its names; returns it, E_GONE when a record ahead ends the inode,
+ * -EAGAIN when the file is younger than the record and no record says so yet, or an error. */
+static int reborn(const struct locate *l, const struct jrec *rec, const struct stat *st, int fd)
+{
+	enum age how = st->st_size <= WHOLE_SIZE ? AGE_OLDER : age(fd, rec->time_ns);
+	struct follow_names f;
+	bool cut = false;
+	int r;
+
+	if (how == AGE_OLDER)
+		return fd;
+	r = follow_begin(&f, rec->ino, rec->path);
+	if (r == 0)
+		r = ahead_window(l, &f, NULL);
+	if (r == E_GONE && !f.gone)
+		r = ahead_journal(l, &f, NULL, &cut);
+	if (r == E_GONE && !f.gone)
+		r = how == AGE_YOUNGER ? -EAGAIN : fd;
+	follow_end(&f);
+	if (r != fd)
+		close(fd);
+	return r;
+}
+
 int locate_open(const struct locate *l, const struct jrec *rec, struct stat *st)
 {
 	struct follow_names f;
@@ -249,6 +293,8 @@ int locate_open(const struct locate *l, const struct jrec *rec, struct stat *st)
 	int r;
 
 	r = rec->path[0] == '\0' ? E_GONE : locate_path(l->rootfd, rec->path, rec->ino, st);
+	if (r >= 0)
+		return reborn(l, rec, st, r);
 	if (r != E_GONE)
 		return r;
 	r = follow_begin(&f, rec->ino, rec->path);
@@ -257,7 +303,9 @@ int locate_open(const struct locate *l, const struct jrec *rec, struct stat *st)
 	r = ahead_window(l, &f, st);
 	if (r == E_GONE && !f.gone)
 		r = ahead_journal(l, &f, st, &cut);
-	if (r == E_GONE && !f.gone)
+	if (r >= 0)
+		r = reborn(l, rec, st, r);
+	else if (r == E_GONE && !f.gone)
 		r = by_handle(l->rootfd, rec, st);
 	if ((r == -EPERM && rec->handle_len != 0) || (r == E_GONE && !f.gone && rec->handle_len == 0 && rec->path[0] == '\0'))
 		r = search(l->rootfd, rec->ino, st);

@@ -25,7 +25,7 @@
 #include "replicator/source/session.h"
 
 struct redo { /* one CONTENT record to be sent again */
-	uint64_t seq;
+	uint64_t seq, time_ns; /* of the first; of the last */
 	struct follow_names names;
 	struct extent_set extents;
 	bool open;
@@ -113,6 +113,7 @@ static int redo_content(struct redos *d, const struct jrec *rec, bool wanted)
 		x->handle_type = (int32_t)rec->handle_type;
 	}
 	x->open = (rec->flags & JF_CLOSED) == 0;
+	x->time_ns = rec->time_ns;
 	return extent_union(&x->extents, &rec->extents);
 }
 
@@ -174,6 +175,7 @@ static int redo_send(struct session *s, struct redo *x)
 		return bulk_left(s->bulk, x->seq, x->names.ino, x->names.v[0], CMP_CHECKSUM);
 	jrec_init(&rec, JT_CONTENT);
 	rec.ino = x->names.ino;
+	rec.time_ns = x->time_ns;
 	rec.path = spec.path = x->names.v[0];
 	rec.handle = x->handle;
 	rec.handle_len = x->handle_len;

@@ -5,7 +5,9 @@ import pathlib
 import shutil
 import threading
 
-from lib.versions import Checker, Writer
+import pytest
+
+from lib.versions import Checker, Writer, version
 from lib.wait import wait_until
 
 
@@ -106,3 +108,39 @@ def test_nothing_temporary_is_left(pair):
     pair.same()
     left = [str(p) for d in ("tmp", "redo") if (pair.copy / ".tandem" / d).exists() for p in (pair.copy / ".tandem" / d).iterdir()]
     assert not left, left
+
+
+def test_a_number_that_is_used_again_does_not_mix_two_files(pair_with, net):
+    """The journal has a short version of a file; by the time it is sent its inode number is that of a longer one under the same name."""
+    pair = pair_with(proxy=net)
+    old, other, new = version(1, 70000), version(2, 400), version(3, 70000)
+
+    def replace(data):
+        with open(pair.dir / "f0.new", "wb") as f:
+            f.write(data)
+        ino = os.stat(pair.dir / "f0.new").st_ino
+        os.rename(pair.dir / "f0.new", pair.dir / "f0")
+        return ino
+    (pair.dir / "filler").touch()
+    replace(old)
+    pair.source.wait()
+    assert pair.source.ctl("pause", "m").returncode == 0
+    number = replace(other)
+    for mode in range(5000):  # more than the replicator sees at once
+        os.chmod(pair.dir / "filler", 0o600 | mode & 0o77)
+    (pair.dir / "f0").unlink()
+    for i in range(5000):
+        with open(pair.dir / f"held{i}", "wb", buffering=0) as f:
+            if os.fstat(f.fileno()).st_ino == number:
+                f.write(new)
+                os.rename(pair.dir / f"held{i}", pair.dir / "f0")
+                break
+    else:
+        pytest.skip("the file system does not use inode numbers again")
+    net.proxy.rate = 100000
+    checker = Checker(pair.copy, files=1)
+    checker.start()
+    assert pair.source.ctl("resume", "m").returncode == 0
+    pair.source.wait(60)
+    checker.stop()
+    pair.same()

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause
  * Finding the file of a content record after it moved. */
 #include "config.h"
+#include <errno.h>
 #include <sys/stat.h>
 #include "proto/err.h"
 #include "replicator/source/locate.h"
@@ -164,6 +165,42 @@ START_TEST(what_was_replaced_is_gone)
 }
 END_TEST
 
+/* A file that is too long to be sent whole, and younger than the records, which are of 1970. */
+static uint64_t young_file(struct place *p, const char *name)
+{
+	uint64_t ino = file(p, name);
+	int fd = openat(p->fd, name, O_WRONLY);
+
+	ck_assert_int_eq(ftruncate(fd, 70000), 0);
+	close(fd);
+	return ino;
+}
+
+START_TEST(a_number_that_is_used_again_is_another_file)
+{
+	struct place p;
+	uint64_t ino;
+
+	place_begin(&p);
+	ino = young_file(&p, "f");
+	made_content(&p.m, ino, "f", 0, 1, JF_CLOSED);
+	made_unlink(&p.m, ino, "f", 0);
+	ck_assert_int_eq(look(&p), E_GONE);
+	place_end(&p);
+}
+END_TEST
+
+START_TEST(a_younger_file_is_another_one_although_no_record_says_so_yet)
+{
+	struct place p;
+
+	place_begin(&p);
+	made_content(&p.m, young_file(&p, "f"), "f", 0, 1, JF_CLOSED);
+	ck_assert_int_eq(look(&p), -EAGAIN);
+	place_end(&p);
+}
+END_TEST
+
 START_TEST(a_symlink_or_fifo_under_the_name_is_not_opened)
 {
 	struct place p;
@@ -220,5 +257,6 @@ START_TEST(a_handle_finds_a_name_that_nobody_recorded)
 END_TEST
 
 UNIT_MAIN("locate", the_recorded_path_comes_first, a_rename_is_followed, a_rename_of_the_directory_is_followed, a_surviving_link_is_found,
-    an_exchange_is_followed, what_was_deleted_is_gone, what_was_replaced_is_gone, a_symlink_or_fifo_under_the_name_is_not_opened,
+    an_exchange_is_followed, what_was_deleted_is_gone, what_was_replaced_is_gone, a_number_that_is_used_again_is_another_file,
+    a_younger_file_is_another_one_although_no_record_says_so_yet, a_symlink_or_fifo_under_the_name_is_not_opened,
     a_handle_finds_a_name_that_nobody_recorded)
