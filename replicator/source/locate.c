@@ -261,17 +261,18 @@ static enum age age(int fd, uint64_t time_ns)
 	return ns > time_ns ? AGE_YOUNGER : ns + TICK_NS > time_ns ? AGE_UNKNOWN : AGE_OLDER;
 }
 
-/* The record's inode may be gone, its number that of a file made later: the record's ranges are not those of this file, and alone would
- * make of two versions one that never was. Takes fd, open at one of its names; returns it, E_GONE when a record ahead ends the inode,
- * -EAGAIN when the file is younger than the record and no record says so yet, or an error. */
+/* The record's inode may be gone, its number that of a file made later: the record's ranges are not those of this file, alone they would
+ * make of two versions one that never was, and it may be half written. Takes fd, open at one of its names; returns it, E_GONE when a
+ * record ahead ends the inode, -EAGAIN when the file is younger than the record and no record says so yet, or an error. */
 static int reborn(const struct locate *l, const struct jrec *rec, const struct stat *st, int fd)
 {
-	enum age how = st->st_size <= WHOLE_SIZE ? AGE_OLDER : age(fd, rec->time_ns);
+	bool whole = st->st_size <= WHOLE_SIZE && (uint64_t)st->st_size == rec->size; /* a version that was, whichever */
+	enum age how = age(fd, rec->time_ns);
 	struct follow_names f;
 	bool cut = false;
 	int r;
 
-	if (how == AGE_OLDER)
+	if (how == AGE_OLDER || (how == AGE_UNKNOWN && whole))
 		return fd;
 	r = follow_begin(&f, rec->ino, rec->path);
 	if (r == 0)
