@@ -89,6 +89,8 @@ struct apply {
  * restarted, finished logs count as unfinished. Returns 0 or -errno. */
 int apply_init(struct apply *a, const struct apply_env *env, int dirfd, int redofd, bool restore, bool replay_all);
 void apply_release(struct apply *a);
+/* Say whether a change in place is committed and not yet made. */
+bool apply_owes(const struct apply *a);
 /* Apply one operation. Failures of the operation go to env.fail and give 0. Returns 0, E_PROTO (the
  * connection must end), or what hold or tick returned. */
 int apply_op(struct apply *a, const struct wop *op);

@@ -574,6 +574,15 @@ int apply_transfer(struct apply *a, const struct wop *op)
 	}
 }
 
+bool apply_owes(const struct apply *a)
+{
+	const struct transfer *t;
+	LIST_FOREACH (t, &a->transfers, link)
+		if (t->committed)
+			return true;
+	return false;
+}
+
 void apply_release(struct apply *a)
 {
 	struct transfer *t;

@@ -329,6 +329,7 @@ static int recover(struct redo *r, int rootfd, bool replay_all, const struct fou
 		int err = replay(r, rootfd, f->number, "");
 		if (!err)
 			redo_done(r, f->number);
+		r->replayed += !err;
 		return err;
 	}
 	remove_log(r, f->number);

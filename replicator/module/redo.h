@@ -45,6 +45,7 @@ struct redo_log {
 struct redo {
 	int fd;		      /* .tandem/redo; borrowed */
 	uint64_t next;	      /* number of the next log */
+	uint32_t replayed;    /* logs whose change redo_init made */
 	pthread_mutex_t lock; /* protects what follows */
 	uint64_t *done;	      /* logs to be removed after a sync */
 	uint32_t ndone, capdone;

@@ -8,6 +8,9 @@
  *   replaced          got SIGUSR1, since a new connection of the same source asked to take over
  *   gone              reaped
  *
+ * A child that was killed may leave a file half changed in place. It must not wait for the source, which may be gone for good: a
+ * mending child, without a connection, finishes what the redo logs hold, after such an end and for every module at the start.
+ *
  * SIGHUP reads the configuration and reopens the log; running connections keep what they began with.
  *
  * The log file is the parent's: children write their lines into a pipe, so that they follow its rotation and
@@ -48,6 +51,7 @@ struct child {
 	int fd; /* our end of its pair; -1 once it closed it */
 	uint8_t addr[16];
 	char *module;	     /* name; NULL: not authenticated yet */
+	bool mends;	     /* has no connection */
 	unsigned generation; /* of the configuration it was forked with */
 };
 
@@ -81,6 +85,59 @@ static void drop_child(struct server *sv, struct child *c)
 	free(c);
 }
 
+/* Close what belongs to the parent. */
+static void become_child(struct server *sv)
+{
+	struct child *c;
+	if (sv->logpipe[1] >= 0) {
+		close(sv->logpipe[0]);
+		log_to(sv->logpipe[1]);
+	}
+	for (int i = 0; i < sv->nlisteners; i++)
+		close(sv->listeners[i]);
+	LIST_FOREACH (c, &sv->children, link)
+		if (c->fd >= 0)
+			close(c->fd);
+	close(sv->sigfd);
+	if (sv->pid)
+		pidfile_close(sv->pid);
+}
+
+static void mend(struct server *sv, const struct module_conf *m)
+{
+	sigset_t none;
+	struct session_env env = {.mc = &sv->mc, .stdir = -1, .parent = -1, .fd = -1};
+	struct child *c = calloc(1, sizeof(*c));
+	char *name = strdup(m->name);
+	if (!c || !name || (c->pid = fork()) < 0) {
+		free(c);
+		free(name);
+		return; /* the next connection does it */
+	}
+	if (c->pid == 0) {
+		sigemptyset(&none);
+		sigprocmask(SIG_SETMASK, &none, NULL);
+		memcpy(env.boot, sv->boot, 16);
+		become_child(sv);
+		close(sv->stdir);
+		auth_free(sv->auth);
+		_exit(session_mend(&env, m));
+	}
+	c->fd = -1;
+	c->module = name;
+	c->mends = true;
+	LIST_INSERT_HEAD(&sv->children, c, link);
+	sv->nchildren++;
+}
+
+/* A child ended so that it may have left something half made. */
+static void mend_after(struct server *sv, const struct child *c)
+{
+	const struct module_conf *m = c->module && !c->mends && !sv->stopping ? modules_conf_find(&sv->mc, c->module) : NULL;
+	if (m)
+		mend(sv, m);
+}
+
 static void reap(struct server *sv)
 {
 	int status;
@@ -90,6 +147,8 @@ static void reap(struct server *sv)
 		LIST_FOREACH (c, &sv->children, link)
 			if (c->pid == pid)
 				break;
+		if (c && status != 0)
+			mend_after(sv, c);
 		if (WIFSIGNALED(status))
 			log_error("connection process %d%s%s was ended by signal %d (%s)", (int)pid,
 				  c && c->module ? " of module " : "", c && c->module ? c->module : "",
@@ -105,7 +164,7 @@ static long long count_serving(const struct server *sv, const char *module)
 	const struct child *c;
 	long long n = 0;
 	LIST_FOREACH (c, &sv->children, link)
-		n += c->module && (!module || strcmp(c->module, module) == 0);
+		n += c->module && !c->mends && (!module || strcmp(c->module, module) == 0);
 	return n;
 }
 
@@ -128,7 +187,7 @@ static uint32_t take_over(struct server *sv, struct child *c)
 	if (!c->module)
 		return WR_PROTOCOL;
 	LIST_FOREACH (o, &sv->children, link)
-		if (o != c && o->module && strcmp(o->module, c->module) == 0)
+		if (o != c && o->module && !o->mends && strcmp(o->module, c->module) == 0)
 			kill(o->pid, SIGUSR1);
 	return 0;
 }
@@ -177,7 +236,6 @@ static bool too_many(struct server *sv, const uint8_t addr[16])
 
 static void run_child(struct server *sv, int fd, int parent, const uint8_t addr[16], const char *peer)
 {
-	struct child *c;
 	struct session_env env = {.mc = &sv->mc,
 				  .auth = sv->auth,
 				  .fd = fd,
@@ -187,18 +245,7 @@ static void run_child(struct server *sv, int fd, int parent, const uint8_t addr[
 				  .title = true};
 	memcpy(env.addr, addr, 16);
 	memcpy(env.boot, sv->boot, 16);
-	if (sv->logpipe[1] >= 0) {
-		close(sv->logpipe[0]);
-		log_to(sv->logpipe[1]);
-	}
-	for (int i = 0; i < sv->nlisteners; i++)
-		close(sv->listeners[i]);
-	LIST_FOREACH (c, &sv->children, link)
-		if (c->fd >= 0)
-			close(c->fd);
-	close(sv->sigfd);
-	if (sv->pid)
-		pidfile_close(sv->pid);
+	become_child(sv);
 	_exit(session_run(&env));
 }
 
@@ -435,6 +482,8 @@ int server_run(struct modules_conf *mc, const char *file, bool foreground)
 		sv->sigfd = open_signals();
 		log_info("listening on port %d, %zu module%s", sv->mc.port, sv->mc.nmodules,
 			 sv->mc.nmodules == 1 ? "" : "s");
+		for (size_t i = 0; i < sv->mc.nmodules; i++)
+			mend(sv, &sv->mc.modules[i]);
 		loop(sv);
 	}
 	if (sv->pid)

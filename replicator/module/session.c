@@ -389,9 +389,10 @@ static int enter(struct session *s)
 	return err;
 }
 
-static void finish(struct session *s)
+/* Returns whether a change in place is still to be made. */
+static bool finish(struct session *s)
 {
-	bool applied = s->applying;
+	bool applied = s->applying, owes = applied && apply_owes(&s->apply);
 	if (s->closed && s->closed != E_CLOSED)
 		log_warn("%s: connection ended: %s", s->env.peer, err_text(s->closed));
 	else if (applied)
@@ -412,6 +413,7 @@ static void finish(struct session *s)
 	}
 	conn_close(s->conn);
 	buf_release(&s->reply);
+	return owes;
 }
 
 static void introduce(struct session *s)
@@ -454,7 +456,7 @@ int session_run(const struct session_env *env)
 	s->hello_by = s->last_in + SESSION_HANDSHAKE_MS;
 	if (enter(s) == 0)
 		serve(s);
-	finish(s);
+	bool owes = finish(s);
 	free(s);
-	return 0;
+	return owes;
 }

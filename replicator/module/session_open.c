@@ -175,20 +175,24 @@ static uint32_t check_identity(struct session *s, const struct whello *h, struct
 	return s->refuse_code;
 }
 
+/* Wait until the child that holds the module has ended. */
+static int await_lock(struct session *s)
+{
+	int64_t until = session_now() + TAKEOVER_MS;
+	while (flock(s->lockfd, LOCK_EX | LOCK_NB)) {
+		struct timespec nap = {.tv_nsec = 10000000};
+		if (session_now() >= until)
+			return -EBUSY;
+		nanosleep(&nap, NULL);
+	}
+	return 0;
+}
+
 static int take_lock(struct session *s, bool replace)
 {
 	if (flock(s->lockfd, LOCK_EX | LOCK_NB) == 0)
 		return 0;
-	if (!replace || session_ask(s, ASK_TAKEOVER))
-		return -EBUSY;
-	int64_t until = session_now() + TAKEOVER_MS;
-	while (session_now() < until) {
-		struct timespec nap = {.tv_nsec = 10000000};
-		nanosleep(&nap, NULL);
-		if (flock(s->lockfd, LOCK_EX | LOCK_NB) == 0)
-			return 0;
-	}
-	return -EBUSY;
+	return !replace || session_ask(s, ASK_TAKEOVER) ? -EBUSY : await_lock(s);
 }
 
 static int begin_identity(struct session *s, const struct whello *h, struct module_state *st, bool have,
@@ -358,4 +362,70 @@ void session_hello(struct session *s, struct buf *payload)
 	} else {
 		replicate(s, &h);
 	}
+}
+
+/* --- without a connection --- */
+
+/* Say whether there are redo logs. */
+static bool has_logs(int rootfd)
+{
+	int dirfd = open_dir(rootfd, PATH_PRIVATE, false);
+	int fd = dirfd < 0 ? -1 : open_dir(dirfd, "redo", false);
+	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	bool found = false;
+	for (struct dirent *e; d && !found && (e = readdir(d));)
+		found = e->d_name[0] != '.';
+	if (d)
+		closedir(d);
+	if (dirfd >= 0)
+		close(dirfd);
+	return found;
+}
+
+/* Position and directories stay as they are found: the next connection treats them as after any kill. */
+static int mend(struct session *s)
+{
+	bool torn, settle;
+	struct apply_env env;
+	int err = open_private(s);
+	if (!err && await_lock(s)) /* a child that is being killed holds it for a moment; one that serves has finished the logs */
+		return 0;
+	if (!err)
+		err = position_open(&s->page, s->dirfd, s->env.boot, &torn, &settle);
+	if (err)
+		return err;
+	session_env_init(s, &env);
+	err = apply_init(&s->apply, &env, s->dirfd, s->redofd, settle, torn && !settle);
+	if (s->apply.redo.replayed)
+		log_info("module [%s]: %u changed in place when their connection ended: complete", s->m->name,
+			 s->apply.redo.replayed);
+	apply_release(&s->apply);
+	position_close(&s->page);
+	return err;
+}
+
+int session_mend(const struct session_env *env, const struct module_conf *m)
+{
+	char why[512] = "";
+	struct session *s = calloc(1, sizeof(*s));
+	if (!s)
+		return 1;
+	s->env = *env;
+	s->m = m;
+	s->dirfd = s->tmpfd = s->redofd = s->lockfd = -1;
+	s->rootfd = open(m->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (s->rootfd < 0 || !has_logs(s->rootfd)) {
+		free(s);
+		return 0;
+	}
+	int err = confine_enter(m, s->rootfd, &s->confined, why, sizeof(why));
+	if (!err)
+		err = confine_syscalls(&s->confined);
+	if (!err)
+		err = mend(s);
+	if (err)
+		log_warn("module [%s]: what an ended connection left half made is not complete yet: %s; the next connection tries again",
+			 m->name, *why ? why : err_text(err));
+	free(s);
+	return err ? 1 : 0;
 }

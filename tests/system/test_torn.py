@@ -7,6 +7,7 @@ import threading
 
 import pytest
 
+from lib.procs import kill_pid
 from lib.versions import Checker, Writer, version
 from lib.wait import wait_until
 
@@ -154,4 +155,39 @@ def test_a_number_that_is_used_again_does_not_mix_two_files(pair_with, net, youn
     f.close()
     pair.source.wait(60)
     checker.stop()
+    pair.same()
+
+
+@pytest.mark.parametrize("victim", ["child", "daemon"])
+def test_what_a_kill_left_half_made_is_completed_without_the_source(pair_with, net, victim):
+    """The source may be gone for good, and the standby is to take its place."""
+    pair = pair_with(proxy=net)
+    places, number = range(0, 64 << 20, 8192), 1
+
+    def write():
+        assert pair.source.ctl("pause", "m").returncode == 0  # nothing of it is sent before it is closed
+        with open(pair.dir / "large", "r+b", buffering=0) as f:
+            for at in places:
+                os.pwrite(f.fileno(), number.to_bytes(8, "little"), at)
+        assert pair.source.ctl("resume", "m").returncode == 0
+
+    def mark(at):
+        with open(pair.copy / "large", "rb", buffering=0) as f:
+            return int.from_bytes(os.pread(f.fileno(), 8, at), "little")
+    (pair.dir / "large").write_bytes(bytes(64 << 20))
+    pair.source.wait()
+    while number < 20 and "complete" not in pair.standby.log():
+        write()
+        wait_until(lambda: mark(0) == number, "the first bytes of the new version", step=0)
+        for pid in pair.standby.children():
+            kill_pid(pid, wait=False)
+        net.proxy.close()
+        if victim == "daemon":
+            pair.standby.kill()
+            pair.standby.start()
+        wait_until(lambda: {mark(at) for at in places} == {number}, lambda: f"one version: {sorted({mark(at) for at in places})}", 10)
+        net.proxy.open()
+        pair.source.wait()
+        number += 1
+    assert "complete" in pair.standby.log()
     pair.same()
