@@ -344,7 +344,21 @@ static int open_target(struct apply *a, const char *path, struct stat *st)
 	return open_path(a, path, O_RDWR, st);
 }
 
-/* Change the file at op->path in place by the pieces in t->v, whose bytes are in t->file. */
+/* Say whether the file system can share the bytes of file with another file. */
+static bool can_clone(struct apply *a, int file)
+{
+	char name[32];
+	int fd = a->no_clone ? -1 : open_tmp(a, name, sizeof(name), 0600);
+	if (fd < 0)
+		return false;
+	a->no_clone = ioctl(fd, FICLONE, file) != 0;
+	unlinkat(a->env.tmpfd, name, 0);
+	close(fd);
+	return !a->no_clone;
+}
+
+/* Change the file at op->path in place by the pieces in t->v, whose bytes are in t->file. Where they are shared with it, not copied, they
+ * need no more space. */
 static int in_place(struct apply *a, struct transfer *t, const struct wop *op)
 {
 	struct stat st;
@@ -356,7 +370,9 @@ static int in_place(struct apply *a, struct transfer *t, const struct wop *op)
 	log.number = t->number;
 	log.v = t->v;
 	log.n = t->n;
-	int err = t->committed ? 0 : redo_commit(&a->redo, &log, t->file);
+	int err = t->committed || can_clone(a, t->file) ? 0 : redo_reserve(&log, target);
+	if (!err && !t->committed)
+		err = redo_commit(&a->redo, &log, t->file);
 	if (!err) {
 		t->committed = true;
 		err = redo_apply(&log, t->file, target);

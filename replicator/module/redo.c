@@ -106,6 +106,22 @@ int redo_punch(int fd, uint64_t off, uint64_t len)
 	return write_zeros(fd, off, len);
 }
 
+int redo_reserve(const struct redo_log *log, int target)
+{
+	struct stat st;
+	if (fstat(target, &st))
+		return -errno;
+	bool dense = (uint64_t)st.st_blocks * 512 >= (uint64_t)st.st_size;
+	for (uint32_t i = 0; i < log->n; i++) {
+		const struct redo_piece *p = &log->v[i];
+		if (p->hole || (dense && p->off + p->len <= (uint64_t)st.st_size))
+			continue;
+		if (fallocate(target, FALLOC_FL_KEEP_SIZE, (off_t)p->off, (off_t)p->len))
+			return errno == EOPNOTSUPP || errno == ENOSYS ? 0 : -errno;
+	}
+	return 0;
+}
+
 int redo_apply(const struct redo_log *log, int datafd, int target)
 {
 	struct stat st;

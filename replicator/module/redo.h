@@ -58,6 +58,9 @@ void redo_release(struct redo *r);
 int redo_create(struct redo *r, uint64_t *number);
 /* Remove an uncommitted log's data. */
 void redo_abort(struct redo *r, uint64_t number);
+/* Take the space that the change of target will need, as far as the file system can: -ENOSPC after this would leave half of it made, visible.
+ * Changes no byte. Returns 0 or -errno. */
+int redo_reserve(const struct redo_log *log, int target);
 /* Commit the log whose data is in datafd: durable on return. Returns 0 or -errno. */
 int redo_commit(struct redo *r, const struct redo_log *log, int datafd);
 /* Make the change: ranges, size, attributes. target is opened O_RDWR. Idempotent. Returns 0 or -errno. */

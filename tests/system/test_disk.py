@@ -168,6 +168,25 @@ def test_standby_disk_full(disk, disk_site, kind):
     tree.assert_same(source.dir, standby.dir)
 
 
+@pytest.mark.parametrize("kind", ["ext4", "xfs"])
+def test_a_file_with_two_names_waits_whole_for_space(disk, disk_site, kind):
+    """It is changed in place. There is room for the new bytes once, in the redo log, and not twice."""
+    options = {"size": "512M", "make": ("-m", "reflink=0")} if kind == "xfs" else {"size": "128M"}
+    source, standby, d = pair_on(disk_site, disk, "standby", kind=kind, **options)
+    old, new = b"old" * 1000, b"new" * (5 << 20)
+    (source.dir / "a").write_bytes(old)
+    os.link(source.dir / "a", source.dir / "b")
+    source.wait()
+    d.fill(leave=18 << 20)
+    with open(source.dir / "a", "r+b") as f:
+        f.write(new)
+    source.wait_error("no space|No space")
+    assert (standby.dir / "b").read_bytes() == old
+    d.clear()
+    source.wait()
+    tree.assert_same(source.dir, standby.dir)
+
+
 @pytest.mark.parametrize("kind", ["ext4", "xfs", "btrfs"])
 @pytest.mark.parametrize("where", ["source", "standby"])
 def test_times_of_exchanged_directories(disk, disk_site, where, kind):
