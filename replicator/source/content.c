@@ -178,8 +178,8 @@ int content_send(struct content *c)
 	fd = locate_open(&c->locate, c->rec, &st);
 	if (fd == E_GONE)
 		return CR_GONE;
-	if (fd == -EAGAIN)
-		return CR_UNSURE;
+	if (fd == -EAGAIN || fd == E_CHANGED)
+		return fd == E_CHANGED ? CR_YOUNGER : CR_UNSURE;
 	if (fd == -ENOENT)
 		return bulk_left(c->bulk, c->first_seq, c->rec->ino, c->rec->path, CMP_CHECKSUM);
 	if (fd < 0)

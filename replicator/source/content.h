@@ -14,6 +14,7 @@ enum content_result {
 	CR_DONE = 0,   /* it is in the stream, or put off */
 	CR_GONE = 1,   /* the inode is gone */
 	CR_UNSURE = 3, /* it was not found, and may be in a moment */
+	CR_YOUNGER = 4, /* the same, and a younger file has its number */
 	CR_WAIT = 2    /* too much is put off: let bulk work finish first */
 };
 

@@ -263,7 +263,7 @@ static enum age age(int fd, uint64_t time_ns)
 
 /* The record's inode may be gone, its number that of a file made later: the record's ranges are not those of this file, alone they would
  * make of two versions one that never was, and it may be half written. Takes fd, open at one of its names; returns it, E_GONE when a
- * record ahead ends the inode, -EAGAIN when the file is younger than the record and no record says so yet, or an error. */
+ * record ahead ends the inode, E_CHANGED when the file is younger than the record and no record says so yet, or an error. */
 static int reborn(const struct locate *l, const struct jrec *rec, const struct stat *st, int fd)
 {
 	bool whole = st->st_size <= WHOLE_SIZE && (uint64_t)st->st_size == rec->size; /* a version that was, whichever */
@@ -280,7 +280,7 @@ static int reborn(const struct locate *l, const struct jrec *rec, const struct s
 	if (r == E_GONE && !f.gone)
 		r = ahead_journal(l, &f, NULL, &cut);
 	if (r == E_GONE && !f.gone)
-		r = how == AGE_YOUNGER ? -EAGAIN : fd;
+		r = how == AGE_YOUNGER && !l->no_births ? E_CHANGED : fd;
 	follow_end(&f);
 	if (r != fd)
 		close(fd);

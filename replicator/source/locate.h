@@ -12,6 +12,7 @@ struct locate {
 	size_t next;            /* index of the first record ahead */
 	int jdirfd;             /* journal, to read on behind the window; -1: do not */
 	uint64_t after;         /* without a window: the record from which names are followed */
+	bool no_births;         /* the clock was set back: a file may seem younger than its own records */
 };
 
 /* Open a regular file by path for reading, if its inode number is ino. *st gets its attributes. Returns a descriptor, E_GONE when the path is something else or
@@ -19,8 +20,8 @@ struct locate {
 int locate_path(int rootfd, const char *path, uint64_t ino, struct stat *st);
 /* Open the inode of rec, a CONTENT record: at its path, or where the records ahead say it went, or by its handle, or, if it had several names,
  * by a search of the tree. *st gets its attributes. Returns a descriptor (owned by the caller); E_GONE when the records say that it lost its last name,
- * also if its number is another file's by now; -EAGAIN when it was not found, or only a younger file of its number, and nothing says why: an operation
- * may be done below and not yet be in the journal; -ENOENT when there was too much to read; or -errno (-EACCES, -EIO ...) when it is there but cannot
+ * also if its number is another file's by now; -EAGAIN when it was not found, E_CHANGED when only a younger file of its number was, and nothing says why:
+ * an operation may be done below and not yet be in the journal; -ENOENT when there was too much to read; or -errno (-EACCES, -EIO ...) when it is there but cannot
  * be opened. */
 int locate_open(const struct locate *l, const struct jrec *rec, struct stat *st);
 /* Say whether path is inode ino, of whatever type. */

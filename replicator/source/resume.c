@@ -186,7 +186,7 @@ static int redo_send(struct session *s, struct redo *x)
 		return sender_hollow(s->sender, x->names.ino, x->seq, linked);
 	if ((spec.fd == -EAGAIN || spec.fd == -ENOENT) && x->handle_len != 0) /* it may live on under a name that nobody told us */
 		return bulk_left(s->bulk, x->seq, x->names.ino, "", CMP_RECURSIVE | CMP_CHECKSUM);
-	if (spec.fd == -EAGAIN || spec.fd == -ENOENT)
+	if (spec.fd == -EAGAIN || spec.fd == E_CHANGED || spec.fd == -ENOENT)
 		return bulk_left(s->bulk, x->seq, x->names.ino, x->names.v[0], CMP_CHECKSUM);
 	if (spec.fd < 0)
 		return bulk_unreadable(s->bulk, x->seq, x->names.ino, spec.path, spec.fd);

@@ -27,6 +27,7 @@
 
 #define SLICE       64u           /* records of one step */
 #define UNSURE_NS   (50 * NS_PER_MS) /* time that a file which is not found is looked for */
+#define BIRTHS_OFF  3 /* so many files that seemed younger than their records, and no record said why: the clock was set back */
 #define HOLD_NS     (2 * NS_PER_MS) /* time that a CREATE at the journal's end waits for its content */
 #define BATCH_GOOD  (192u << 10)  /* bytes at which a batch is ended with a position */
 #define BATCH_FIRST (16u << 10)   /* the same while the peer has nothing to do */
@@ -46,6 +47,7 @@ struct sender {
 	uint64_t compared;      /* the journal's end when a comparison was last seen under way */
 	uint64_t unsure_ns;     /* since when the file of the present record is looked for in vain, 0: it is not */
 	uint64_t hold_ns;       /* when the CREATE at the end of the window is sent all the same, 0: none is held */
+	unsigned young;         /* files that were younger than their records without a reason */
 	int32_t created;        /* index of the held CREATE that was sent after all, -1: none */
 	uint64_t out[WPOS_OUT_MAX];
 };
@@ -409,7 +411,7 @@ static int send_held(void *arg)
 
 /* The file is nowhere, and no record says why: a rename or an unlink may be done below and be on its way to the journal. Look again soon; if
  * that does not help, the comparison does what is right whatever the reason. */
-static int unsure(struct sender *s, const struct wrec *e, uint64_t seq)
+static int unsure(struct sender *s, const struct wrec *e, uint64_t seq, bool young)
 {
 	uint64_t now = clock_mono();
 
@@ -422,6 +424,7 @@ static int unsure(struct sender *s, const struct wrec *e, uint64_t seq)
 		return SR_WAIT;
 	}
 	s->unsure_ns = s->hold_ns = 0;
+	s->young += young;
 	return bulk_left(s->env.bulk, seq, e->ino, e->path, CMP_CHECKSUM);
 }
 
@@ -431,7 +434,7 @@ static int send_content(struct sender *s, size_t i, bool whole)
 	const struct wrec *e = window_at(s->w, i);
 	struct held held = {.s = s, .create = e->create};
 	struct content c = {.stream = s->env.stream, .bulk = s->env.bulk, .open = (e->flags & JF_CLOSED) == 0, .linked = e->linked, .create = send_held,
-	    .arg = &held, .first_seq = e->seq, .as_of_ns = e->restamped || !bulk_trusts_mtime(s->env.bulk) ? 0 : e->last_ns, .locate = {.rootfd = s->env.rootfd, .w = s->w, .next = i + 1, .jdirfd = s->env.jdirfd}};
+	    .arg = &held, .first_seq = e->seq, .as_of_ns = e->restamped || !bulk_trusts_mtime(s->env.bulk) ? 0 : e->last_ns, .locate = {.rootfd = s->env.rootfd, .w = s->w, .next = i + 1, .jdirfd = s->env.jdirfd, .no_births = s->young >= BIRTHS_OFF}};
 	struct extent_set ext;
 	struct jrec rec;
 	int r;
@@ -455,8 +458,8 @@ static int send_content(struct sender *s, size_t i, bool whole)
 		jrec_release(&rec);
 	}
 	extent_release(&ext);
-	if (r == CR_UNSURE)
-		return unsure(s, e, c.first_seq);
+	if (r == CR_UNSURE || r == CR_YOUNGER)
+		return unsure(s, e, c.first_seq, r == CR_YOUNGER);
 	if (s->unsure_ns != 0)
 		s->unsure_ns = s->hold_ns = 0;
 	if (r == CR_GONE && e->path[0] == '\0')
