@@ -15,15 +15,7 @@ packages+=,libjansson-dev,libseccomp-dev,check,python3,python3-pytest,acl,attr,r
 say() { echo "forky: $*" >&2; }
 die() { say "$*"; exit 1; }
 
-# Print the mirror of the host's own Debian sources.
-mirror() {
-	{
-		sed -nE 's/^deb(-src)? +(\[[^]]*\] +)?(https?:[^ ]+) .*\bmain\b.*/\3/p' /etc/apt/sources.list /etc/apt/sources.list.d/*.list
-		awk 'function out() { if (uri && main && uri !~ /security/) print uri; uri = main = "" }
-			/^[[:space:]]*$/ { out() } FNR == 1 { out() }
-			/^URIs:/ { uri = $2 } /^Components:/ { main = / main( |$)/ } END { out() }' /etc/apt/sources.list.d/*.sources
-	} 2>/dev/null | grep -v security | head -n 1
-}
+. "$top/tests/lib/mirror.sh"
 
 ((EUID == 0)) || die "must be root (debootstrap, chroot)"
 command -v debootstrap >/dev/null || die "debootstrap is missing: apt-get install debootstrap"

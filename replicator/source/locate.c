@@ -171,41 +171,7 @@ static int by_handle(int rootfd, const struct jrec *rec, struct stat *st)
 	return verify(fd, rec->ino, st);
 }
 
-/* Search below directory fd (taken). */
-static int walk(int fd, uint64_t ino, int depth, struct stat *st)
-{
-	DIR *d = fdopendir(fd);
-	struct dirent *e;
-	int r = E_GONE;
-
-	if (d == NULL) {
-		close(fd);
-		return E_GONE;
-	}
-	while (r == E_GONE && (e = readdir(d)) != NULL) {
-		if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
-			continue;
-		if (e->d_ino == ino && (e->d_type == DT_REG || e->d_type == DT_UNKNOWN)) {
-			r = locate_path(dirfd(d), e->d_name, ino, st);
-		} else if ((e->d_type == DT_DIR || e->d_type == DT_UNKNOWN) && depth < WALK_DEPTH) {
-			int sub = openat(dirfd(d), e->d_name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-
-			if (sub >= 0)
-				r = walk(sub, ino, depth + 1, st);
-		}
-	}
-	closedir(d);
-	return r;
-}
-
-static int search(int rootfd, uint64_t ino, struct stat *st)
-{
-	int fd = openat(rootfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-
-	return fd < 0 ? -errno : walk(fd, ino, 0, st);
-}
-
-/* The same search, for a name: path has the directory's own path and grows by what was found. */
+/* Search below directory fd (taken); path has the directory's own path and grows by what was found. */
 static bool walk_name(int fd, uint64_t ino, int depth, char *path, size_t size)
 {
 	DIR *d = fdopendir(fd);
@@ -287,6 +253,13 @@ static int reborn(const struct locate *l, const struct jrec *rec, const struct s
 	return r;
 }
 
+static int search(const struct locate *l, uint64_t ino, struct stat *st)
+{
+	char path[PATH_LONGEST];
+
+	return locate_name(l->rootfd, ino, path, sizeof path) ? locate_path(l->rootfd, path, ino, st) : E_GONE;
+}
+
 int locate_open(const struct locate *l, const struct jrec *rec, struct stat *st)
 {
 	struct follow_names f;
@@ -309,7 +282,7 @@ int locate_open(const struct locate *l, const struct jrec *rec, struct stat *st)
 	else if (r == E_GONE && !f.gone)
 		r = by_handle(l->rootfd, rec, st);
 	if ((r == -EPERM && rec->handle_len != 0) || (r == E_GONE && !f.gone && rec->handle_len == 0 && rec->path[0] == '\0'))
-		r = search(l->rootfd, rec->ino, st);
+		r = search(l, rec->ino, st);
 	if (r == E_GONE && !f.gone)
 		r = cut ? -ENOENT : -EAGAIN;
 	follow_end(&f);

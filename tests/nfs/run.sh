@@ -25,15 +25,7 @@ need() {
 		die "could not install $1"
 }
 
-# Print the mirror of the host's own Debian sources.
-mirror() {
-	{
-		sed -nE 's/^deb(-src)? +(\[[^]]*\] +)?(https?:[^ ]+) .*\bmain\b.*/\3/p' /etc/apt/sources.list /etc/apt/sources.list.d/*.list
-		awk 'function out() { if (uri && main && uri !~ /security/) print uri; uri = main = "" }
-			/^[[:space:]]*$/ { out() } FNR == 1 { out() }
-			/^URIs:/ { uri = $2 } /^Components:/ { main = / main( |$)/ } END { out() }' /etc/apt/sources.list.d/*.sources
-	} 2>/dev/null | grep -v security | head -n 1
-}
+. "$top/tests/lib/mirror.sh"
 
 # Make $cache: kernel, initrd, disk.img. The directory that debootstrap fills is removed again.
 make_cache() {
