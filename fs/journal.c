@@ -410,6 +410,24 @@ void journal_recovered(struct journal *j)
 	atomic_store(&j->head->recover_ns, 0);
 }
 
+int journal_checkpoint(struct journal *j, uint64_t seq, uint64_t ns)
+{
+	int err = sync_upto(j, seq);
+	if (err)
+		return err;
+	atomic_store(&j->head->safe_seq, seq);
+	atomic_store(&j->head->safe_ns, ns);
+	return 0;
+}
+
+void journal_clock(struct journal *j, uint64_t ns)
+{
+	if (atomic_load(&j->head->safe_ns) <= ns)
+		return;
+	atomic_store(&j->head->safe_ns, ns);
+	msync(j->head, JHEAD_SIZE, MS_SYNC);
+}
+
 void journal_close(struct journal *j)
 {
 	if (!j)

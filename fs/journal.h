@@ -28,13 +28,18 @@ enum journal_start {
 struct journal;
 
 /* Open or make the journal in dirfd (kept, not closed), recover its tail, start the background thread.
- * *start tells what was found; *since_ns the time of the last record that is certainly there.
+ * *start tells what was found; *since_ns the time before which all that changed is durable on the source and recorded, 1: not known.
  * Returns 0, -EBUSY (another writer holds it), -errno, or E_VERSION. */
 int journal_open(struct journal **out, int dirfd, const struct journal_options *opt,
     enum journal_start *start, uint64_t *since_ns);
 /* Say that what JSTART_POWER asks for is done (its RECHECK records are appended). Until then, or until
  * a proper close, every start says JSTART_POWER again with the same time. */
 void journal_recovered(struct journal *j);
+/* Make records up to seq durable, whatever the sync option, and remember that what they tell of, and what changed below the mount
+ * before ns (CLOCK_REALTIME), is durable there. Returns 0 or -errno. */
+int journal_checkpoint(struct journal *j, uint64_t seq, uint64_t ns);
+/* Tell it the time, now and then: if the clock was set back, the time it remembers is, too, durably. */
+void journal_clock(struct journal *j, uint64_t ns);
 /* Close properly: sync, mark clean. Frees j; dirfd stays the caller's. */
 void journal_close(struct journal *j);
 

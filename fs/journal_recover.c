@@ -430,7 +430,7 @@ static int write_head(struct journal *j, const struct look *l, enum journal_star
 	}
 	segment_count_locked(j);
 	if (start == JSTART_POWER)
-		atomic_store(&h->recover_ns, since_ns ? since_ns : 1);
+		atomic_store(&h->recover_ns, since_ns);
 	atomic_store(&h->degraded, 0);
 	atomic_store(&h->clean, 0);
 	atomic_store(&h->writer_pid, (uint32_t)getpid());
@@ -466,10 +466,18 @@ static int look_all(struct journal *j, struct look *l)
 	return 0;
 }
 
+/* The last good record is older than the source's last sync where the journal itself is not synced. */
+static uint64_t since_when(const struct look *l)
+{
+	uint64_t safe = l->have_head ? atomic_load(&l->head->safe_ns) : 0;
+	uint64_t since = safe < l->time_ns ? safe : l->time_ns;
+	return since ? since : 1;
+}
+
 static int carry_on(struct journal *j, struct look *l, enum journal_start *start, uint64_t *since_ns)
 {
 	*start = what_start(l);
-	*since_ns = l->time_ns;
+	*since_ns = since_when(l);
 	uint64_t pending = l->have_head ? atomic_load(&l->head->recover_ns) : 0;
 	if (*start == JSTART_POWER && pending && pending < *since_ns)
 		*since_ns = pending;

@@ -96,6 +96,18 @@ void op_append_new_locked(struct tfs *fs, struct worker *w, enum jtype type, str
 	silly_recorded_locked(fs, parent, pm);
 }
 
+void op_append_recheck_locked(struct tfs *fs, struct worker *w, struct inode *dir, const char *name, uint64_t ino)
+{
+	struct jrec *r = &w->rec;
+
+	jrec_init(r, JT_RECHECK);
+	op_path_locked(fs, dir, name, w->path2, &r->path);
+	r->ino = ino;
+	r->flags = JF_RECOVERY | JF_CHECKSUM;
+	if (r->path[0])
+		journal_append(fs->journal, r);
+}
+
 void op_append_mtime_locked(struct tfs *fs, struct worker *w, struct inode *dir, const char *name, uint64_t ino, struct jtime mtime)
 {
 	struct jrec *r = &w->rec;

@@ -24,6 +24,8 @@ void op_path_locked(struct tfs *fs, struct inode *dir, const char *name, char *b
 /* Append w->rec with the attributes of a new inode at (parent, name). */
 void op_append_new_locked(struct tfs *fs, struct worker *w, enum jtype type, struct inode *parent, const char *name,
     const struct stat *st, struct jtime pm);
+/* Append a RECHECK of an entry that got the name (dir, name) while recover_walking. Uses w->path2. */
+void op_append_recheck_locked(struct tfs *fs, struct worker *w, struct inode *dir, const char *name, uint64_t ino);
 /* Append a SETATTR record: the mtime of dir, or of (dir, name). */
 void op_append_mtime_locked(struct tfs *fs, struct worker *w, struct inode *dir, const char *name, uint64_t ino, struct jtime mtime);
 

@@ -12,6 +12,7 @@
 #include "fs/dirty.h"
 #include "fs/inodefd.h"
 #include "fs/op.h"
+#include "fs/recover_walk.h"
 #include "fs/silly.h"
 
 /* What is to be made. */
@@ -137,8 +138,9 @@ static void record_first_name_locked(struct tfs *fs, struct worker *w, struct in
 	extent_release(&r->extents);
 }
 
+/* walking: recover_walking, from before it was linked. */
 static int link_enter(struct tfs *fs, struct worker *w, struct inode *i, struct inode *parent, const char *name,
-    const struct stat *st, struct jtime pm)
+    const struct stat *st, struct jtime pm, bool walking)
 {
 	struct jrec *r = &w->rec;
 	int err;
@@ -152,6 +154,8 @@ static int link_enter(struct tfs *fs, struct worker *w, struct inode *i, struct 
 		op_path_locked(fs, parent, name, w->path2, &r->path2);
 		if (r->path[0] && r->path2[0])
 			journal_append(fs->journal, r);
+		if (walking)
+			op_append_recheck_locked(fs, w, parent, name, i->ino);
 		silly_recorded_locked(fs, parent, pm);
 	} else {
 		record_first_name_locked(fs, w, parent, name, st, pm);
@@ -173,6 +177,7 @@ void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t nodeid, const char *name
 	char proc[IFD_PROC_MAX];
 	struct ifd f;
 	struct stat st;
+	bool walking;
 	int r;
 
 	if (op_private(fs, parent, name)) {
@@ -189,11 +194,12 @@ void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t nodeid, const char *name
 	dirty_emit_inode(fs, i);
 	op_note(fs, w, &note, parent, name, NULL, NULL);
 	cred_remote(w, fuse_req_ctx(req));
+	walking = recover_walking(fs);
 	r = linkat(AT_FDCWD, ifd_proc(&f, proc), dir->fd, name, AT_SYMLINK_FOLLOW) < 0 ? -errno : 0;
 	if (r == 0 && fstat(f.fd, &st) < 0)
 		r = -errno;
 	if (r == 0)
-		r = link_enter(fs, w, i, parent, name, &st, op_mtime(dir->fd));
+		r = link_enter(fs, w, i, parent, name, &st, op_mtime(dir->fd), walking);
 	op_done(fs, w);
 	ifd_put(fs, &f);
 	dirfd_put(&fs->tree, dir);

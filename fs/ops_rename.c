@@ -12,6 +12,7 @@
 #include "fs/cred.h"
 #include "fs/dirty.h"
 #include "fs/op.h"
+#include "fs/recover_walk.h"
 #include "fs/silly.h"
 #include "fs/victim.h"
 
@@ -77,6 +78,15 @@ static void record_locked(struct tfs *fs, struct worker *w, const struct renamin
 		journal_append(fs->journal, r);
 }
 
+/* After its record, before the table is changed: the names' paths are those of before, and of after. */
+static void recheck_locked(struct tfs *fs, struct worker *w, const struct renaming *n)
+{
+	if (!S_ISDIR(n->mode)) /* for a directory the walk begins again */
+		op_append_recheck_locked(fs, w, n->to, n->newname, n->ino);
+	if ((n->flags & RENAME_EXCHANGE) && !S_ISDIR(n->over.st.st_mode))
+		op_append_recheck_locked(fs, w, n->from, n->name, n->over.st.st_ino);
+}
+
 /* RENAME_WHITEOUT left a character device 0:0 under the old name: for the standby, a device made after the rename. */
 static void record_whiteout_locked(struct tfs *fs, struct worker *w, const struct renaming *n, const struct stat *st, struct jtime pm)
 {
@@ -98,6 +108,7 @@ static int do_rename(fuse_req_t req, struct worker *w, struct renaming *n)
 	struct tfs *fs = tfs_of(req);
 	struct inflight_entry note = {.type = JT_RENAME, .rflags = n->flags & ~(unsigned)RENAME_WHITEOUT};
 	bool whiteout = n->flags & RENAME_WHITEOUT;
+	bool walking = recover_walking(fs), dirs;
 	struct stat left;
 	struct jtime pm, pm2;
 	int r;
@@ -115,8 +126,15 @@ static int do_rename(fuse_req_t req, struct worker *w, struct renaming *n)
 		cred_caller(w, fuse_req_ctx(req)); /* it becomes the caller's */
 	else
 		cred_remote(w, fuse_req_ctx(req));
-	if (renameat2(n->fromdir->fd, n->name, n->todir->fd, n->newname, n->flags) < 0)
-		return -errno;
+	dirs = walking && (S_ISDIR(n->mode) || S_ISDIR(n->over.st.st_mode));
+	if (dirs)
+		recover_move_begin(fs);
+	if (renameat2(n->fromdir->fd, n->name, n->todir->fd, n->newname, n->flags) < 0) {
+		r = -errno;
+		if (dirs)
+			recover_move_end(fs);
+		return r;
+	}
 	if (note.ino2 && !(n->flags & RENAME_EXCHANGE))
 		victim_gone(fs, &n->over);
 	whiteout = whiteout && fstatat(n->fromdir->fd, n->name, &left, AT_SYMLINK_NOFOLLOW) == 0;
@@ -125,6 +143,8 @@ static int do_rename(fuse_req_t req, struct worker *w, struct renaming *n)
 	pm2 = n->todir == n->fromdir ? pm : op_mtime(n->todir->fd);
 	pthread_mutex_lock(&fs->tree.lock);
 	record_locked(fs, w, n, pm, pm2);
+	if (walking)
+		recheck_locked(fs, w, n);
 	if (n->flags & RENAME_EXCHANGE) {
 		r = tree_swap_locked(&fs->tree, n->from, n->name, n->to, n->newname);
 		if (n->from != n->to) {
@@ -143,6 +163,8 @@ static int do_rename(fuse_req_t req, struct worker *w, struct renaming *n)
 	else
 		silly_recorded_locked(fs, n->to, pm2);
 	pthread_mutex_unlock(&fs->tree.lock);
+	if (dirs)
+		recover_move_end(fs);
 	return r;
 }
 

@@ -4,9 +4,11 @@
  *   killed    the in-flight table says what was going on. An entry's paths were valid at a sequence number of the journal;
  *             they are carried through the renames recorded since, and through renames that had been done below but not
  *             recorded (those are recorded now). What an entry names is rechecked.
- *   power     the in-flight table is worth nothing, the journal's end may be missing: whatever changed (ctime) since the last
- *             record that is certainly there is rechecked; recover_walk.c looks for it beside the mount's work.
- *   damaged   everything is rechecked.
+ *   power     the in-flight table is worth nothing, and both the journal's end and what it tells of may be missing: what was recorded
+ *             since the source was last synced (checkpoint.h) is rechecked, and whatever changed (ctime) since then;
+ *             recover_walk.c looks for that beside the mount's work.
+ *   damaged   everything is rechecked, and the bytes of what changed since the source was last synced, as after a power failure; what was in
+ *             flight is among that.
  *   new       nothing: every target begins with a full comparison. */
 #include "config.h"
 
@@ -20,6 +22,7 @@
 #include <unistd.h>
 
 #include "fs/inflight.h"
+#include "fs/pathset.h"
 #include "fs/recover_walk.h"
 #include "proto/err.h"
 #include "proto/jreader.h"
@@ -346,6 +349,52 @@ static void recover_killed(struct tfs *fs)
 	release(&rc);
 }
 
+/* A rename that the source lost leaves the whole directory where it was. */
+static void add_recorded(struct pathset *set, const struct jrec *r)
+{
+	pathset_add_record(set, r);
+	if (r->type == JT_RENAME && (r->flags & JF_DIR))
+		pathset_add(set, r->path, JF_RECURSIVE);
+}
+
+static void read_recorded(struct tfs *fs, struct pathset *set)
+{
+	uint64_t from = atomic_load(&journal_head(fs->journal)->safe_seq);
+	struct jreader *jr;
+	struct jrec r;
+	int got = jreader_open(&jr, fs->journalfd);
+
+	if (got == 0)
+		got = jreader_seek(jr, from, NULL);
+	if (got == 0 || got == E_COLLAPSED)
+		while ((got = jreader_next(jr, &r, NULL, NULL)) == 1) {
+			add_recorded(set, &r);
+			jrec_release(&r);
+		}
+	if (got < 0) /* reclaimed, for all targets have them */
+		pathset_add(set, "", JF_RECURSIVE);
+	jreader_close(jr);
+}
+
+/* What was recorded since the source was last synced may have happened there, or not. */
+static void recheck_recorded(struct tfs *fs)
+{
+	struct pathset_entry *v;
+	struct pathset set;
+	int n;
+
+	pathset_init(&set);
+	read_recorded(fs, &set);
+	n = pathset_list(&set, &v);
+	for (int k = 0; k < n; k++)
+		recheck(fs, v[k].path, 0, v[k].flags | JF_RECOVERY);
+	if (n < 0)
+		recheck(fs, "", 0, JF_RECOVERY | JF_RECURSIVE);
+	log_warn("the host went down without closing the journal: %d paths changed last are compared with the standbys, and what else changed", n);
+	free(v);
+	pathset_release(&set);
+}
+
 int recover_start(struct tfs *fs, enum journal_start start, uint64_t since_ns)
 {
 	int r = 0;
@@ -358,7 +407,7 @@ int recover_start(struct tfs *fs, enum journal_start start, uint64_t since_ns)
 		recover_killed(fs);
 		break;
 	case JSTART_POWER:
-		log_warn("the host went down without closing the journal: what changed last is compared with the standbys");
+		recheck_recorded(fs);
 		break;
 	case JSTART_DAMAGED:
 		log_error("the journal is damaged: its readable part is kept, everything is compared with the standbys");
@@ -367,7 +416,7 @@ int recover_start(struct tfs *fs, enum journal_start start, uint64_t since_ns)
 	}
 	inflight_reset(fs->inflight);
 	if (start != JSTART_NEW)
-		r = recover_walk_start(fs, start == JSTART_POWER ? since_ns : UINT64_MAX);
+		r = recover_walk_start(fs, start == JSTART_POWER || start == JSTART_DAMAGED ? since_ns : UINT64_MAX);
 	if (r == 0) /* from here on the walk's own file remembers */
 		journal_recovered(fs->journal);
 	return r;

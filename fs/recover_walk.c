@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause
  * The walk after a power failure. It runs beside applications: a directory renamed while it walks could make it
- * record paths that are not valid any more, or miss a part; then it walks once more.
+ * record paths that are not valid any more, or miss a part; then it walks once more. What else gets another name meanwhile is rechecked there by
+ * the operation itself (recover_walking).
  *
  * Until it has finished, the state directory holds a file "recheck" with the time to look from, so that a restart in the middle
  * begins again. */
@@ -30,16 +31,16 @@ struct recover {
 	pthread_t thread;
 	uint64_t since_ns;
 	_Atomic bool stop, done;
+	_Atomic uint64_t begun, ended; /* renames of directories */
 	size_t found;
+	struct jrec rec;
 	char path[PATH_LONGEST + 1];
 };
 
 static void found(struct recover *rc, uint64_t ino, uint16_t flags)
 {
-	struct jrec *r = calloc(1, sizeof(*r));
+	struct jrec *r = &rc->rec;
 
-	if (!r)
-		return;
 	jrec_init(r, JT_RECHECK);
 	r->path = rc->path;
 	r->ino = ino;
@@ -47,7 +48,6 @@ static void found(struct recover *rc, uint64_t ino, uint16_t flags)
 	pthread_mutex_lock(&rc->fs->tree.lock);
 	journal_append(rc->fs->journal, r);
 	pthread_mutex_unlock(&rc->fs->tree.lock);
-	free(r);
 	rc->found++;
 }
 
@@ -57,6 +57,13 @@ static void check(struct recover *rc, const struct stat *st)
 
 	if (ctime + SLACK_NS >= rc->since_ns)
 		found(rc, st->st_ino, JF_RECOVERY | (S_ISREG(st->st_mode) ? JF_CHECKSUM : 0));
+}
+
+/* A directory that cannot be read is compared with all below it. */
+static void unread(struct recover *rc, int err)
+{
+	if (err != -ENOENT && err != -ENOTDIR && err != -ELOOP)
+		found(rc, 0, JF_RECOVERY | JF_RECURSIVE | JF_CHECKSUM);
 }
 
 /* fd is taken. The path of the directory is rc->path, n bytes. */
@@ -69,6 +76,7 @@ static void walk(struct recover *rc, int fd, size_t n)
 	int sub;
 
 	if (!dir) {
+		unread(rc, -errno);
 		close(fd);
 		return;
 	}
@@ -87,45 +95,40 @@ static void walk(struct recover *rc, int fd, size_t n)
 			sub = openat(dirfd(dir), e->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 			if (sub >= 0)
 				walk(rc, sub, n + (n > 0) + len);
+			else
+				unread(rc, -errno);
 		}
 		rc->path[n] = '\0';
 	}
 	closedir(dir);
 }
 
-static uint64_t renames(struct tfs *fs)
-{
-	uint64_t n;
-
-	pthread_mutex_lock(&fs->tree.lock);
-	n = fs->tree.dir_renames;
-	pthread_mutex_unlock(&fs->tree.lock);
-	return n;
-}
-
 static void *walker(void *arg)
 {
 	struct recover *rc = arg;
 	struct stat st;
-	uint64_t before;
+	uint64_t ended, begun;
 	int round = 0, fd;
 
 	do {
-		before = renames(rc->fs);
+		ended = atomic_load(&rc->ended); /* read first: a rename under way makes the two differ */
+		begun = atomic_load(&rc->begun);
 		rc->path[0] = '\0';
 		if (fstat(rc->fs->rootfd, &st) == 0)
 			check(rc, &st);
 		fd = openat(rc->fs->rootfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 		if (fd >= 0)
 			walk(rc, fd, 0);
-	} while (!atomic_load(&rc->stop) && renames(rc->fs) != before && ++round < ROUNDS);
+		else
+			unread(rc, -errno);
+	} while (!atomic_load(&rc->stop) && (ended != begun || atomic_load(&rc->begun) != begun) && ++round < ROUNDS);
 	if (round == ROUNDS) {
 		rc->path[0] = '\0';
 		found(rc, 0, JF_RECOVERY | JF_RECURSIVE);
 	}
 	if (!atomic_load(&rc->stop)) {
 		unlinkat(rc->fs->statefd, PENDING, 0);
-		log_info("after the power failure %zu entries changed lately are compared with the standbys", rc->found);
+		log_info("%zu entries whose change times are recent are compared with the standbys", rc->found);
 		atomic_store(&rc->done, true);
 	}
 	return NULL;
@@ -171,6 +174,21 @@ int recover_walk_start(struct tfs *fs, uint64_t since_ns)
 	}
 	fs->recover = rc;
 	return 0;
+}
+
+bool recover_walking(const struct tfs *fs)
+{
+	return fs->recover && !atomic_load(&fs->recover->done);
+}
+
+void recover_move_begin(struct tfs *fs)
+{
+	atomic_fetch_add(&fs->recover->begun, 1);
+}
+
+void recover_move_end(struct tfs *fs)
+{
+	atomic_fetch_add(&fs->recover->ended, 1);
 }
 
 bool recover_walk_stop(struct tfs *fs)

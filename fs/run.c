@@ -18,6 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "fs/checkpoint.h"
 #include "fs/control.h"
 #include "fs/cred.h"
 #include "fs/dirty.h"
@@ -167,6 +168,9 @@ static int prepare(struct tfs *fs, const char **what)
 	record_mount(fs);
 	if (replaced)
 		record_recheck_all(fs);
+	*what = "the thread of checkpoints";
+	if ((r = checkpoint_start(fs)) < 0)
+		return r;
 	*what = "the control socket";
 	return control_start(fs);
 }
@@ -183,6 +187,7 @@ static void finish(struct tfs *fs)
 		dirty_stop(fs);
 	silly_settle(fs);
 	silly_release(fs);
+	checkpoint_stop(fs);
 	if (fs->journal)
 		journal_close(fs->journal);
 	if (w)

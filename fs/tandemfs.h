@@ -18,6 +18,7 @@
 #include "proto/mirror.h"
 #include "proto/path.h"
 
+struct checkpoint;
 struct inflight;
 struct control;
 struct dirty;
@@ -53,6 +54,7 @@ struct tfs {
 	struct dirty *dirty;       /* its list is protected by tree.lock */
 	struct control *control;
 	struct recover *recover;
+	struct checkpoint *checkpoint;
 	struct silly *silly;       /* NULL unless nfs; its members are protected by tree.lock */
 };
 

@@ -268,8 +268,6 @@ int tree_move_locked(struct tree *t, struct inode *parent, const char *name, str
 		return 0;
 	}
 	i = d->inode;
-	if (S_ISDIR(i->mode))
-		t->dir_renames++;
 	i->pins++;
 	dentry_free_locked(t, d);
 	r = tree_name_locked(t, i, newparent, newname);
@@ -282,8 +280,6 @@ int tree_swap_locked(struct tree *t, struct inode *p1, const char *n1, struct in
 	struct inode *a = tree_child_locked(t, p1, n1), *b = tree_child_locked(t, p2, n2);
 	int r = 0;
 
-	if ((a && S_ISDIR(a->mode)) || (b && S_ISDIR(b->mode)))
-		t->dir_renames++;
 	if (a)
 		a->pins++;
 	if (b)

@@ -101,7 +101,6 @@ struct tree {
 	struct slot **chunks;      /* grown under lock; a chunk never moves */
 	size_t nchunks;
 	uint32_t freeslot;         /* 0: none */
-	uint64_t dir_renames;      /* directories renamed so far: paths built before may be outdated */
 	TAILQ_HEAD(dirfd_list, dirfd) lru; /* most recently used first */
 	unsigned ndirfds;
 	/* without lock */

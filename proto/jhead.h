@@ -39,6 +39,8 @@ struct jhead {
 		_Atomic uint32_t used;     /* taken by a reader */
 		_Atomic uint32_t sleeping;
 	} slots[JHEAD_SLOTS];
+	_Atomic uint64_t safe_seq; /* what these records tell of, and */
+	_Atomic uint64_t safe_ns;  /* what changed before this time (CLOCK_REALTIME), is durable on the source; 0: not known */
 };
 _Static_assert(sizeof(struct jhead) <= JHEAD_SIZE, "head page");
 

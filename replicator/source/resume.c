@@ -51,26 +51,6 @@ static void redos_release(struct redos *d)
 	free(d->v);
 }
 
-/* Go to the journal's present end and compare all. */
-static int from_end(struct session *s, const char *because)
-{
-	struct jhead *head = jreader_head(s->reader);
-	uint64_t digest = 0, end;
-	int r, tries = 0;
-
-	log_info("%s: %s: comparing everything", s->env->to->url, because);
-	if ((s->welcome.flags & (WW_FRESH | WW_ADOPTED)) != WW_FRESH)
-		sender_doubt(s->sender); /* the standby may have files that we only began to send */
-	do {
-		end = atomic_load(&head->committed_seq);
-		r = jreader_seek(s->reader, end, &digest);
-	} while (r == E_GAP && ++tries < 10);
-	if (r < 0 && r != E_COLLAPSED)
-		return r;
-	sender_read(s->sender, s->reader, jreader_seq(s->reader), jreader_digest(s->reader));
-	return bulk_compare_all(s->bulk, 0);
-}
-
 static struct redo *redo_of(struct redos *d, uint64_t ino)
 {
 	uint32_t i;
@@ -240,8 +220,8 @@ static int redo_outstanding(struct session *s)
 
 /* --- bytes that were not sent, under an mtime that was --- */
 
-/* Follow a record, and the file it is about. */
-static int rescan(struct session *s, struct redos *d, const struct jrec *rec)
+/* Follow a record, and the file it is about; marked: only what a RECHECK is about. */
+static int rescan(struct session *s, struct redos *d, const struct jrec *rec, bool marked)
 {
 	struct follow_rec e = follow_rec_of(rec);
 	struct redo *v;
@@ -253,6 +233,8 @@ static int rescan(struct session *s, struct redos *d, const struct jrec *rec)
 			return r;
 	if (rec->type == JT_RECHECK && ((rec->flags & JF_RECURSIVE) || rec->path[0] == '\0'))
 		return bulk_recheck(s->bulk, 0, rec->path, flags_of(rec));
+	if (rec->type == JT_CONTENT && marked)
+		return 0;
 	if (rec->type != JT_CONTENT && (rec->type != JT_RECHECK || !(rec->flags & JF_CHECKSUM)))
 		return 0;
 	if (rec->type == JT_CONTENT && redo_of(d, rec->ino) != NULL)
@@ -286,23 +268,18 @@ static int recheck_names(struct session *s, const struct redo *x)
 	return r;
 }
 
-/* A COMMIT brings the size and mtime that the file has when it is sent, and not the bytes of records behind it. Where such records are not
- * replayed, their files' bytes are compared. From the first record that is outstanding, or not applied, to the journal's end. Returns 0;
- * E_GAP, E_COLLAPSED when the records are gone; or an error. */
-static int recheck_bytes(struct session *s, uint64_t first, uint64_t end)
+/* Compare the bytes of what the records behind the reader's place, up to end, are about. Returns 0 or an error. */
+static int rescan_upto(struct session *s, uint64_t end, bool marked)
 {
 	struct redos d = {.v = NULL};
 	uint64_t steps = 0;
 	struct jrec rec;
 	uint32_t i;
-	int r;
+	int r = 0;
 
-	if (first_outstanding(&s->welcome) < first)
-		first = first_outstanding(&s->welcome);
-	r = jreader_seek(s->reader, first - 1, NULL);
 	while (r == 0 && steps < RESCAN_STEPS && jreader_seq(s->reader) < end && (r = jreader_next(s->reader, &rec, NULL, NULL)) == 1) {
 		steps += d.n + 1;
-		r = rescan(s, &d, &rec);
+		r = rescan(s, &d, &rec, marked);
 		jrec_release(&rec);
 	}
 	if (r == 0 && steps >= RESCAN_STEPS)
@@ -311,6 +288,42 @@ static int recheck_bytes(struct session *s, uint64_t first, uint64_t end)
 		r = recheck_names(s, &d.v[i]);
 	redos_release(&d);
 	return r < 0 ? r : 0;
+}
+
+/* A COMMIT brings the size and mtime that the file has when it is sent, and not the bytes of records behind it. Where such records are not
+ * replayed, their files' bytes are compared. From the first record that is outstanding, or not applied, to the journal's end. Returns 0;
+ * E_GAP, E_COLLAPSED when the records are gone; or an error. */
+static int recheck_bytes(struct session *s, uint64_t first, uint64_t end)
+{
+	int r;
+
+	if (first_outstanding(&s->welcome) < first)
+		first = first_outstanding(&s->welcome);
+	r = jreader_seek(s->reader, first - 1, NULL);
+	return r == 0 ? rescan_upto(s, end, false) : r;
+}
+
+/* Go to the journal's present end and compare all; the bytes of what the mount wants to have compared, too: after a power failure of the
+ * source size and time may be those of bytes that it lost. */
+static int from_end(struct session *s, const char *because)
+{
+	struct jhead *head = jreader_head(s->reader);
+	uint64_t digest = 0, end;
+	int r, tries = 0;
+
+	log_info("%s: %s: comparing everything", s->env->to->url, because);
+	if ((s->welcome.flags & (WW_FRESH | WW_ADOPTED)) != WW_FRESH)
+		sender_doubt(s->sender); /* the standby may have files that we only began to send */
+	if (jreader_rewind(s->reader) == 0 && (r = rescan_upto(s, atomic_load(&head->committed_seq), true)) < 0)
+		log_warn("%s: the journal cannot be read: %s", s->env->to->url, err_text(r));
+	do {
+		end = atomic_load(&head->committed_seq);
+		r = jreader_seek(s->reader, end, &digest);
+	} while (r == E_GAP && ++tries < 10);
+	if (r < 0 && r != E_COLLAPSED)
+		return r;
+	sender_read(s->sender, s->reader, jreader_seq(s->reader), jreader_digest(s->reader));
+	return bulk_compare_all(s->bulk, 0);
 }
 
 /* Compare what the records [from, end] concern, instead of replaying them. */

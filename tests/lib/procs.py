@@ -109,6 +109,7 @@ class Process:
         self.popen = None
         self.as_user = None  # uid to run as
         self.prefix = []  # command to start it with
+        self.env = {}  # more of its environment
 
     def spawn(self, *argv):
         """Start it; the log is appended to."""
@@ -117,7 +118,7 @@ class Process:
             log.write(b"$ " + " ".join(map(str, argv)).encode() + b"\n")
             log.flush()
             self.popen = subprocess.Popen(self.prefix + list(map(str, argv)), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                                          env=self.site.environment(), start_new_session=True, **extra)
+                                          env={**self.site.environment(), **self.env}, start_new_session=True, **extra)
 
     @property
     def running(self):
@@ -371,7 +372,7 @@ class Site:
     def environment(self):
         logs = self.dir / "sanitizer" / "report"
         san = f"log_path={logs}:abort_on_error=0:exitcode=99:handle_segv=1"
-        return {**os.environ, "ASAN_OPTIONS": f"{san}:detect_leaks={os.environ.get('TANDEM_LEAKS', '1')}", "LSAN_OPTIONS": "exitcode=0",
+        return {**os.environ, "ASAN_OPTIONS": f"{san}:verify_asan_link_order=0:detect_leaks={os.environ.get('TANDEM_LEAKS', '1')}", "LSAN_OPTIONS": "exitcode=0",
                 "UBSAN_OPTIONS": f"{san}:print_stacktrace=1", "TSAN_OPTIONS": f"{san}:second_deadlock_stack=1", "LC_ALL": "C.UTF-8"}
 
     def sanitizer_reports(self):
