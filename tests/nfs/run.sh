@@ -11,7 +11,7 @@ cache=${NFS_CACHE:-/var/cache/tandem-tests/nfs}
 limit=${NFS_TIMEOUT:-900} # seconds for everything in the machine
 suite=bookworm
 packages=linux-image-cloud-amd64,kmod,busybox-static,nfs-kernel-server,nfs-common,rpcbind,fuse3,inotify-tools,procps,psmisc,iproute2
-packages+=,acl,attr,python3,python3-pytest,libfuse3-3,zlib1g,libzstd1,libxxhash0,libbsd0,libssl3,libjansson4,libseccomp2,liburing2
+packages+=,acl,attr,e2fsprogs,quota,python3,python3-pytest,libfuse3-3,zlib1g,libzstd1,libxxhash0,libbsd0,libssl3,libjansson4,libseccomp2,liburing2
 
 say() { echo "nfs: $*" >&2; }
 die() { say "$*"; exit 1; }
@@ -88,7 +88,7 @@ make_payload() {
 	mkdir "$work/payload/tests"
 	cp -r "$top"/tests/{lib,nfs,system,pytest.ini} "$work/payload/tests/"
 	printf '%s\n' "$@" >"$work/payload/arguments"
-	printf "%s\n" "export TANDEM_SLOW=${TANDEM_SLOW:-4}" "NFS_VERSIONS='${NFS_VERSIONS:-4.2 4.0 3}'" >"$work/payload/settings"
+	printf "%s\n" "export TANDEM_SLOW=${TANDEM_SLOW:-4}" "NFS_VERSIONS='${NFS_VERSIONS-4.2 4.0 3}'" >"$work/payload/settings"
 	tar cf "$work/payload.tar" -C "$work/payload" .
 }
 

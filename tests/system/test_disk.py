@@ -219,8 +219,8 @@ def test_standby_quota(disk, disk_site):
         source, standby, d = pair_on(disk_site, disk, "standby", "64M", make=["-O", "quota"], options="loop,usrquota")
     except subprocess.CalledProcessError:
         pytest.skip("no quota in this kernel")
-    os.chown(standby.dir, 65534, 65534)
     standby.stop()
+    subprocess.run(["chown", "-R", "65534:65534", str(standby.dir)], check=True)
     standby.modules["m"].update(uid=65534, gid=65534)
     if not shutil.which("setquota") or subprocess.run(["setquota", "-u", "65534", "0", "2000", "0", "0", str(d.path)], check=False).returncode != 0:
         pytest.skip("no setquota")
