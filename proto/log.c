@@ -89,16 +89,28 @@ void log_raw(const void *lines, size_t n)
 	}
 }
 
+/* Format a message; what a peer or a name brought in makes no lines of its own and moves no terminal's cursor. Returns its length. */
+static size_t format(char *out, size_t size, const char *fmt, va_list ap)
+{
+	int m = vsnprintf(out, size, fmt, ap);
+	size_t n = m < 0 ? 0 : (size_t)m < size ? (size_t)m : size - 1;
+	for (size_t i = 0; i < n; i++)
+		if ((unsigned char)out[i] < 0x20 || out[i] == 0x7f)
+			out[i] = '?';
+	return n;
+}
+
 static void vlog(enum log_level level, const char *fmt, va_list ap)
 {
+	char line[4096];
 	if (level > lg.level)
 		return;
 	if (lg.use_syslog) {
-		vsyslog(level_syslog[level], fmt, ap);
+		format(line, sizeof(line), fmt, ap);
+		syslog(level_syslog[level], "%s", line);
 		return;
 	}
 	int saved = errno;
-	char line[4096];
 	struct timespec ts;
 	struct tm tm;
 	clock_gettime(CLOCK_REALTIME, &ts);
@@ -106,9 +118,7 @@ static void vlog(enum log_level level, const char *fmt, va_list ap)
 	size_t n = strftime(line, sizeof(line), "%Y-%m-%d %H:%M:%S", &tm);
 	n += (size_t)snprintf(line + n, sizeof(line) - n, ".%03ld %s[%d] %s: ", ts.tv_nsec / 1000000, lg.ident,
 	    (int)getpid(), level_names[level]);
-	int m = vsnprintf(line + n, sizeof(line) - n - 1, fmt, ap);
-	if (m > 0)
-		n += (size_t)m < sizeof(line) - n - 1 ? (size_t)m : sizeof(line) - n - 2;
+	n += format(line + n, sizeof(line) - n - 1, fmt, ap);
 	line[n++] = '\n';
 	if (write(lg.fd, line, n) < 0) {
 		/* nowhere left to say it */
