@@ -615,8 +615,10 @@ int compare_listing(struct compare *c, struct buf *payload)
 	if (!n->listing)
 		return -ENOMEM;
 	int err = listing_append(n->listing, payload, l.count);
+	if (!err)
+		err = node_grown(c, n);
 	if (err)
-		return err == -ENOMEM ? err : E_PROTO;
+		return err == -ENOMEM || err == E_LIMIT ? err : E_PROTO;
 	if (!l.last && l.code == WR_NONE)
 		return 0;
 	return dir_listed(c, n, l.code);

@@ -145,6 +145,18 @@ int node_request(struct compare *c, struct cnode *n)
 	return c->req.err ? c->req.err : stream_request(c->env.stream, FT_LIST, &c->req);
 }
 
+int node_grown(struct compare *c, struct cnode *n)
+{
+	size_t bytes = listing_bytes(n->listing);
+	if (bytes > CMP_LISTINGS_MAX)
+		return E_LIMIT;
+	if (bytes > n->estimate) {
+		c->window_bytes += bytes - n->estimate;
+		n->estimate = (uint32_t)bytes;
+	}
+	return c->window_bytes > CMP_LISTINGS_MAX ? E_LIMIT : 0;
+}
+
 static bool code_missing(uint32_t code)
 {
 	return code == WR_MISSING || code == WR_TYPE;

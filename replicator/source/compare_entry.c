@@ -91,7 +91,7 @@ static int entry_dir(struct compare *c, struct celt *el)
 		return -ENOMEM;
 	/* Directory sizes grow with their entries on the usual file systems. */
 	if (el->st.st_size > 4096)
-		kid->estimate = el->st.st_size > (64 << 20) ? UINT32_MAX / 4 : (uint32_t)el->st.st_size * 3;
+		kid->estimate = el->st.st_size > CMP_WINDOW_BYTES / 3 ? CMP_WINDOW_BYTES : (uint32_t)el->st.st_size * 3;
 	node_push(c, kid);
 	return 0;
 }

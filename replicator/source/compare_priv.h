@@ -19,6 +19,8 @@
 #define CMP_WINDOW 64 /* directories requested or waiting with their listing */
 #define CMP_WINDOW_BYTES                                                                                     \
 	(16u << 20)		/* memory those listings may take, as estimated before and counted after */
+#define CMP_LISTINGS_MAX                                                                                     \
+	(1u << 30)		/* memory that listings take at most, whatever the standby sends: about ten million names at a time */
 #define CMP_FILES	 64	/* files under way: block sums awaited, transfers queued */
 #define CMP_SMALL	 65536u /* bytes; a file up to this size is sent at once and whole */
 #define CMP_STEP_BYTES	 (256u << 10) /* bytes read from files in one step */
@@ -227,6 +229,8 @@ int dir_open(struct compare *c, struct cnode *n);
 int dir_step(struct compare *c);
 int dir_verify(struct compare *c);
 int dir_listed(struct compare *c, struct cnode *n, uint32_t code);
+/* Count what was appended to n's listing. Returns 0, or E_LIMIT when the standby's listings are more than can be held. */
+int node_grown(struct compare *c, struct cnode *n);
 
 /* compare_entry.c: one entry */
 int entry_process(struct compare *c, struct celt *el);

@@ -13,6 +13,20 @@
 #include "replicator/source/locate.h"
 #include "replicator/source/session.h"
 
+#define SAID_MAX 20 /* lines in a minute */
+
+/* Say whether a line may be logged because of what the peer said: it must not fill our disk. */
+static bool may_log(struct session *s)
+{
+	uint64_t now = clock_mono();
+
+	if (now - s->said_ns > 60 * NS_PER_S) {
+		s->said_ns = now;
+		s->said = 0;
+	}
+	return s->said++ < SAID_MAX;
+}
+
 static int on_ack(struct session *s, struct buf *b)
 {
 	struct wack a;
@@ -169,12 +183,12 @@ static int on_hold(struct session *s, struct buf *b)
 	if (r < 0)
 		return r;
 	if (f.code == WR_NONE) {
-		if (s->held[0] != '\0')
+		if (s->held[0] != '\0' && may_log(s))
 			log_info("%s: the standby applies again", s->env->to->url);
 		s->held[0] = '\0';
 		return 0;
 	}
-	if (s->held[0] == '\0')
+	if (s->held[0] == '\0' && may_log(s))
 		log_warn("%s: the standby waits: %s: %s", s->env->to->url, wrefuse_text(f.code), f.text);
 	snprintf(s->held, sizeof s->held, "%s: %s", wrefuse_text(f.code), f.text);
 	return 0;
@@ -279,7 +293,8 @@ static int on_frame(struct session *s, uint8_t type, struct buf *b, char *why, s
 	case FT_SUMSET:
 		return on_reply(s, type, b);
 	case FT_NOTICE:
-		log_info("%s: %s", s->env->to->url, path_show(shown, sizeof shown, buf_get_str(b, NULL)));
+		if (may_log(s))
+			log_info("%s: %s", s->env->to->url, path_show(shown, sizeof shown, buf_get_str(b, NULL)));
 		return 0;
 	default:
 		snprintf(why, size, "unexpected frame type %u", type);

@@ -13,7 +13,7 @@
 
 #include "proto/err.h"
 
-#define LISTING_MAX UINT32_MAX /* bytes of one directory */
+#define LISTING_MAX UINT32_MAX /* bytes of one directory: offsets are so long */
 #define NONE	    UINT32_MAX
 
 struct place {

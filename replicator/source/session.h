@@ -49,6 +49,8 @@ struct session {
 	char held[512];                 /* text of HOLD, "" if not held */
 	struct wack ack;
 	uint64_t rx_ns, ping_ns;        /* last sign of the peer; PING sent and not answered, 0: none */
+	uint64_t said_ns;               /* begin of the minute in which lines that the peer causes are counted */
+	unsigned said;                  /* those lines */
 	bool readable;                  /* conn has something to do */
 	bool mount_moved;               /* poll said something about the mount's socket */
 	uint64_t attach_ns;             /* when to try to attach again */
