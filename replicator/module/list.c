@@ -319,7 +319,10 @@ static int step_whole(struct list_job *j, struct wsums *s, struct buf *out, uint
 	int err = 0;
 	while (!err && j->off < j->end && j->off < stop) {
 		size_t n = j->end - j->off < CHUNK ? (size_t)(j->end - j->off) : CHUNK;
-		err = fio_pread(j->fd, chunk, n, (off_t)j->off);
+		if (next_data(j, j->off) >= j->off + n) /* would fill the page cache with nothing */
+			memset(chunk, 0, n);
+		else
+			err = fio_pread(j->fd, chunk, n, (off_t)j->off);
 		if (!err)
 			XXH3_128bits_update(j->whole, chunk, n);
 		j->off += n;

@@ -47,7 +47,7 @@ struct module_conf {
 	const char *secrets_file;
 	int secrets_line;
 	struct host_rules allow, deny;
-	long long max_connections; /* 0: no limit of its own; negative: closed */
+	long long max_connections; /* 0: none said; negative: closed */
 	int timeout_s;
 	int verbosity;	      /* 0 warnings, 1 info, 2.. debug */
 	struct filter filter; /* paths never touched */

@@ -43,6 +43,7 @@
 #include "replicator/module/session.h"
 
 #define CHILDREN_MAX 4096  /* of all kinds */
+#define MODULE_MAX   64	   /* of a module that says no number: its users must not take the room of all others */
 #define STOP_MS	     10000 /* how long children may take to end */
 
 struct child {
@@ -173,8 +174,8 @@ static uint32_t may_serve(struct server *sv, struct child *c, uint32_t index)
 	if (sv->stopping || c->module || c->generation != sv->generation || index >= sv->mc.nmodules)
 		return WR_BUSY;
 	const struct module_conf *m = &sv->mc.modules[index];
-	long long limit = m->max_connections, total = sv->mc.max_connections;
-	if (limit < 0 || (limit && count_serving(sv, m->name) >= limit) || total < 0 ||
+	long long limit = m->max_connections ? m->max_connections : MODULE_MAX, total = sv->mc.max_connections;
+	if (limit < 0 || count_serving(sv, m->name) >= limit || total < 0 ||
 	    (total && count_serving(sv, NULL) >= total))
 		return WR_BUSY;
 	c->module = strdup(m->name);

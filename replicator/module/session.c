@@ -234,8 +234,10 @@ static bool next_frame(struct session *s)
 		return false;
 	STAILQ_REMOVE_HEAD(&s->in, link);
 	s->in_bytes -= f->len;
+	s->in_frames--;
 	buf_view(&payload, f->data, f->len);
-	do_frame(s, f->type, &payload);
+	if (!s->closed || f->type == FT_BATCH) /* else nobody waits for the answer */
+		do_frame(s, f->type, &payload);
 	free(f);
 	return true;
 }
@@ -243,6 +245,10 @@ static bool next_frame(struct session *s)
 static bool next_piece(struct session *s)
 {
 	enum frame_type type;
+	if (s->closed) { /* nobody waits for the answer */
+		list_free(s->job);
+		s->job = NULL;
+	}
 	if (!s->job || conn_queued(s->conn) > QUEUE_HIGH)
 		return false;
 	int more = list_step(s->job, &s->reply, &type);

@@ -51,11 +51,13 @@ struct session {
 	/* link */
 	STAILQ_HEAD(, inframe) in;
 	size_t in_bytes;
+	uint32_t in_frames;
 	int closed;		    /* error that ended the connection, 0: it stands */
 	int sigfd;		    /* SIGTERM, SIGUSR1 */
 	uint32_t stop;		    /* WR_SHUTDOWN or WR_BUSY: end after this batch */
 	int64_t last_in, last_ping; /* ms */
 	int64_t hello_by;	    /* ms: HELLO must be there */
+	int64_t list_by;	    /* ms: who only lists modules must be done */
 
 	/* module */
 	int rootfd, statefd, dirfd, tmpfd, redofd, lockfd, motdfd;

@@ -19,7 +19,8 @@
 #include "proto/log.h"
 #include "replicator/module/session_int.h"
 
-#define IN_MAX (SESSION_WINDOW + 2 * FRAME_MAX) /* bytes queued beyond which the peer ignores its credit */
+#define IN_MAX	      (SESSION_WINDOW + 2 * FRAME_MAX) /* bytes queued beyond which the peer ignores its credit */
+#define IN_FRAMES_MAX (SESSION_WINDOW / 32)	       /* frames queued: no BATCH of a window is that short */
 
 int64_t session_now(void)
 {
@@ -70,7 +71,8 @@ static void take(struct session *s, uint8_t type, struct buf *payload)
 	s->last_in = session_now();
 	if (s->state != SS_HELLO && answer(s, type, payload))
 		return;
-	struct inframe *f = s->in_bytes + payload->len <= IN_MAX ? malloc(sizeof(*f) + payload->len) : NULL;
+	bool room = s->in_bytes + payload->len <= IN_MAX && s->in_frames < IN_FRAMES_MAX;
+	struct inframe *f = room ? malloc(sizeof(*f) + payload->len) : NULL;
 	if (!f) {
 		close_with(s, E_LIMIT);
 		return;
@@ -80,6 +82,7 @@ static void take(struct session *s, uint8_t type, struct buf *payload)
 	if (f->len)
 		memcpy(f->data, payload->data, f->len);
 	s->in_bytes += f->len;
+	s->in_frames++;
 	STAILQ_INSERT_TAIL(&s->in, f, link);
 }
 
@@ -111,8 +114,8 @@ static void check_time(struct session *s)
 {
 	int64_t now = session_now();
 	int64_t timeout = s->m ? s->m->timeout_s * 1000LL : 60000;
-	if (s->state == SS_HELLO) {
-		if (now >= s->hello_by)
+	if (s->state == SS_HELLO || s->state == SS_LIST) {
+		if (now >= (s->state == SS_HELLO ? s->hello_by : s->list_by))
 			close_with(s, E_TIMEOUT);
 		return;
 	}

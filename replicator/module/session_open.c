@@ -21,6 +21,7 @@
 #include "proto/log.h"
 #include "proto/path.h"
 #include "replicator/module/session_int.h"
+#include "replicator/module/syscalls.h"
 
 #define MOTD_MAX    4096u
 #define TAKEOVER_MS 8000 /* how long the connection that is replaced may take to end */
@@ -352,12 +353,14 @@ void session_hello(struct session *s, struct buf *payload)
 	}
 	if (h.mode == 2) {
 		s->state = SS_LIST;
+		s->list_by = session_now() + SESSION_HANDSHAKE_MS;
 		welcome(s, &w);
 	} else if (!s->m) {
 		session_refuse(s, WR_PROTOCOL, "no module was named: write tandem://USER@HOST/MODULE");
 	} else if (h.mode == 3) {
 		w.flags = s->confined.no_owner ? WW_NO_OWNER : 0;
 		s->state = SS_COMPARE;
+		syscalls_yield();
 		welcome(s, &w);
 	} else {
 		replicate(s, &h);

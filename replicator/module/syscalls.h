@@ -11,5 +11,7 @@ bool syscalls_available(void);
  * of the child (programs, sockets, mounts, other processes), with ENOSYS what libraries merely try. Returns
  * 0, -EOPNOTSUPP or -errno. */
 int syscalls_filter(void);
+/* Give the calling thread the lowest priority: whoever only reads must not hold up those that apply. The filter lets it pass. */
+void syscalls_yield(void);
 
 #endif
