@@ -3,6 +3,7 @@
 tests/unit/test_module_attack.c."""
 import socket
 
+from lib.peer import WELCOME, Peer
 from lib.wait import SLOW, wait_until
 
 
@@ -20,8 +21,11 @@ def greeted(port):
 
 
 def test_handshake_has_a_deadline(pair):
-    """Whoever says nothing, or half of something, is gone after it."""
+    """Whoever says nothing, or half of something, is gone after it; so is who is let in to list modules and stays."""
     silent, half = greeted(pair.standby.port), greeted(pair.standby.port)
+    lister = Peer.connect(pair.standby.port, module="")
+    lister.hello(mode=2)
+    lister.wait(WELCOME)
     half.sendall(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03")
     for s in (silent, half):
         try:
@@ -29,7 +33,8 @@ def test_handshake_has_a_deadline(pair):
         except ConnectionResetError:
             pass
         s.close()
-    wait_until(lambda: len(pair.standby.children()) == 1, "the children of both are gone")
+    wait_until(lambda: len(pair.standby.children()) == 1, "the children of all are gone")
+    lister.close()
 
 
 def test_connections_of_one_address_are_limited(site):

@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Who has no password: learns nothing, gets no weaker connection, and cannot use one that he recorded."""
+import os
+import random
+import select
+import socket
+import ssl
+import statistics
+import threading
+import time
+
+import pytest
+
+from lib.peer import AES256, BATCH, CHACHA, HELLO, TLS12, WELCOME, ACK, Peer, Refused, begin, commit, data, frame, position, psk, string
+from lib.wait import SLOW, wait_until
+
+TRIES = int(os.environ.get("TANDEM_TRIES", "30"))  # of each kind
+HELLO_FRAME = frame(HELLO, b"\1\0\0\0" + b"\0" * 8 + b"\1\0\0\0" + string("test") + b"S" * 16 + position())
+KINDS = {"wrong password": ("rsync_backup", "m"), "unknown user": ("nobody_here", "m"), "unknown module": ("rsync_backup", "nosuch"),
+         "unknown user and module": ("nobody_here", "nosuch"), "user of another module": ("other", "m"), "no module": ("nobody_here", "")}
+
+
+@pytest.fixture
+def standby(site):
+    s = site.standby()
+    s.users["other"] = "another-password"
+    s.module("private", site.dir / "private", **{"auth users": "other"})
+    s.modules["m"]["auth users"] = "rsync_backup"
+    s.modules["m"]["max verbosity"] = 0
+    return s.start()
+
+
+def greeted(port):
+    s = socket.create_connection(("127.0.0.1", port))
+    s.settimeout(20 * SLOW)
+    assert len(s.recv(24, socket.MSG_WAITALL)) == 24
+    return s
+
+
+def rest(s):
+    """Everything that still comes."""
+    out = b""
+    try:
+        while piece := s.recv(65536):
+            out += piece
+    except ConnectionResetError:
+        pass
+    s.close()
+    return out
+
+
+def recorded_answer(port, user, module, key):
+    """What the daemon sends to a client with the wrong key, and how long it took from the client's last byte."""
+    ours, theirs = socket.socketpair()
+    outside = greeted(port)
+    answer, times = bytearray(), {}
+
+    def relay():
+        while True:
+            for s in select.select([theirs, outside], [], [])[0]:
+                piece = s.recv(65536)
+                if not piece:
+                    theirs.close()
+                    return
+                if s is theirs:
+                    outside.sendall(piece)
+                    times.setdefault("asked", time.perf_counter())
+                else:
+                    times.setdefault("answered", time.perf_counter())
+                    answer.extend(piece)
+                    theirs.sendall(piece)
+    t = threading.Thread(target=relay)
+    t.start()
+    with pytest.raises(Refused):
+        Peer(ours, False, key, user, module)
+    t.join()
+    outside.close()
+    return bytes(answer), times["answered"] - times["asked"]
+
+
+def test_no_name_is_told_from_another(standby):
+    """Unknown user, unknown module and wrong password: the same bytes, after the same time. The kinds take turns, so that a busy machine is so for all."""
+    key = psk(password="not-the-right-one")
+    took, bytes_ = {kind: [] for kind in KINDS}, set()
+    for _ in range(TRIES):
+        for kind in random.sample(list(KINDS), len(KINDS)):
+            user, module = KINDS[kind]
+            answer, seconds = recorded_answer(standby.port, user, module, key)
+            bytes_.add(answer)
+            took[kind].append(seconds)
+    quick = {kind: sorted(v)[TRIES // 10] for kind, v in took.items()}  # what other programs add is in the rest
+    text = ", ".join(f"{kind} {quick[kind] * 1e6:.0f} ({statistics.median(v) * 1e6:.0f})" for kind, v in took.items())
+    print(f"{TRIES} tries of each, us, lowest decile (median): {text}")
+    assert len(bytes_) == 1, bytes_
+    assert max(quick.values()) < 2 * min(quick.values()) + 0.005, text
+
+
+def nothing_came(standby):
+    assert not [n for n in os.listdir(standby.dir) if n != ".tandem"], "something was written"
+
+
+@pytest.mark.parametrize("suite", [AES256, CHACHA], ids=lambda s: s[0])
+def test_other_cipher_suites(standby, suite):
+    """There is one, so there is nothing to negotiate down to."""
+    with pytest.raises(Refused):
+        Peer.connect(standby.port, suite=suite, key=psk() + psk()[:16] if suite is AES256 else psk())
+    nothing_came(standby)
+
+
+def test_tls_1_2(standby):
+    with pytest.raises(Refused):
+        Peer.connect(standby.port, versions=(TLS12, TLS12))
+
+
+@pytest.mark.parametrize("version", ["TLSv1_2", "TLSv1_3"])
+def test_tls_without_our_key(standby, version):
+    """A handshake with certificates in mind, with every cipher that Python's ssl offers."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.minimum_version = context.maximum_version = getattr(ssl.TLSVersion, version)
+    if version == "TLSv1_2":
+        context.set_ciphers("ALL:aNULL:eNULL:@SECLEVEL=0")
+    with pytest.raises(OSError):
+        context.wrap_socket(greeted(standby.port))
+
+
+def test_plain_text(standby):
+    """Frames without TLS, alone and before a handshake: no answer of the protocol, and they are not taken for what TLS protects."""
+    s = greeted(standby.port)
+    s.sendall(HELLO_FRAME)
+    assert rest(s)[:1] in (b"", b"\x15")  # an alert at most
+    s = greeted(standby.port)
+    s.sendall(HELLO_FRAME)
+    with pytest.raises(OSError):
+        Peer(s, False, psk())
+    nothing_came(standby)
+
+
+def test_early_data_is_not_read(standby):
+    """What could be replayed is not taken: the session goes on as if it had not been sent, or ends."""
+    early = HELLO_FRAME + frame(BATCH, begin(1, "early") + data(1, 0, b"x") + commit(1, "early", 1))
+    try:
+        with Peer.connect(standby.port, early=early) as c:
+            assert not c.early_accepted
+            c.hello(mode=3)
+            c.wait(WELCOME)
+    except Refused:
+        pass
+    nothing_came(standby)
+
+
+class Tape:
+    """A wire-tapper: forwards one connection and keeps what the client said."""
+
+    def __init__(self, port):
+        self.port, self.said = port, b""
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.at = self.listener.getsockname()[1]
+        self.thread = threading.Thread(target=self.run)
+        self.thread.start()
+
+    def run(self):
+        inside = self.listener.accept()[0]
+        with inside, socket.create_connection(("127.0.0.1", self.port)) as out:
+            while True:
+                for s in select.select([inside, out], [], [])[0]:
+                    piece = s.recv(65536)
+                    if not piece:
+                        return
+                    if s is inside:
+                        self.said += piece
+                    (out if s is inside else inside).sendall(piece)
+
+
+def test_a_recorded_connection_cannot_be_replayed(standby):
+    """Every byte that a good client said, said once more: whole, and the handshake alone with the rest behind it later."""
+    tape = Tape(standby.port)
+    with Peer.connect(tape.at) as c:
+        c.hello()
+        c.wait(WELCOME)
+        c.send(BATCH, begin(1, "file") + data(1, 0, b"precious") + commit(1, "file", 8))
+        c.wait(ACK)
+    tape.thread.join()
+    assert (standby.dir / "file").read_text() == "precious" and len(tape.said) > 500
+    wait_until(lambda: not standby.children(), "the end of the recorded connection")
+    (standby.dir / "file").unlink()
+    for pieces in ([tape.said], [tape.said[:400], tape.said[400:]], [tape.said[-400:]]):
+        s = greeted(standby.port)
+        try:
+            for piece in pieces:
+                s.sendall(piece)
+        except OSError:
+            pass
+        rest(s)
+    wait_until(lambda: not standby.children(), "the end of the replays")
+    nothing_came(standby)
