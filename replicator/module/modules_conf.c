@@ -520,10 +520,23 @@ static void read_global(struct reading *r)
 	mc->pid_file = get_path(r, "pid file", NULL);
 	check_parent(r, "log file", mc->log_file);
 	check_parent(r, "pid file", mc->pid_file);
-	if (mc->motd_file && access(mc->motd_file, R_OK))
+	struct stat st;
+	if (mc->motd_file && lstat(mc->motd_file, &st) == 0 && !S_ISREG(st.st_mode))
+		conf_add_diag(r->c, CONF_ERROR, lookup(r, "motd file")->line,
+			      "motd file = %s is not a regular file: a link would show clients what others choose",
+			      mc->motd_file);
+	else if (mc->motd_file && access(mc->motd_file, R_OK))
 		conf_add_diag(r->c, CONF_NOTICE, lookup(r, "motd file")->line,
 			      "motd file = %s: %s; nothing is shown to clients", mc->motd_file,
 			      err_text(-errno));
+}
+
+/* Who may change the file decides what root serves. */
+static void check_mode(struct conf *c, const char *file)
+{
+	struct stat st;
+	if (stat(file, &st) == 0 && S_ISREG(st.st_mode) && st.st_mode & S_IWOTH)
+		conf_add_diag(c, CONF_ERROR, 0, "everybody may change this file: chmod o-w %s", file);
 }
 
 int modules_conf_read(struct modules_conf *mc, const char *file)
@@ -533,6 +546,7 @@ int modules_conf_read(struct modules_conf *mc, const char *file)
 	int err = conf_read(c, file);
 	if (err)
 		return err;
+	check_mode(c, file);
 	struct reading r = {.mc = mc, .c = c};
 	conf_keys_check(c);
 	read_global(&r);

@@ -375,7 +375,7 @@ static int enter(struct session *s)
 	if (s->m)
 		session_prepare(s);
 	if (s->env.mc->motd_file)
-		s->motdfd = open(s->env.mc->motd_file, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+		s->motdfd = open(s->env.mc->motd_file, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW);
 	bool serve_module = s->m && !s->refuse_code;
 	int err = confine_enter(serve_module ? s->m : NULL, serve_module ? s->rootfd : -1, &s->confined, why,
 				sizeof(why));

@@ -100,6 +100,18 @@ def processes(text):
     return found
 
 
+def private(pid):
+    """Private bytes of a process."""
+    with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as f:
+        return sum(int(line.split()[1]) << 10 for line in f if line.startswith(("Private_Clean", "Private_Dirty", "Swap:")))
+
+
+def sanitized(process):
+    """Say whether a running Process is built with a sanitizer: its memory is another then."""
+    with open(f"/proc/{process.popen.pid}/maps", encoding="utf-8") as f:
+        return bool(re.search("lib[at]san", f.read()))
+
+
 class Process:
     """A program in the foreground with its output in a file."""
 

@@ -149,6 +149,39 @@ def test_secrets_readable_by_others(tmp_path):
     assert code == 1 and "chmod" in found[6], text
 
 
+def test_configuration_that_everybody_may_change(tmp_path):
+    path = write(tmp_path, GOOD)
+    path.chmod(0o646)
+    code, text = check(path)
+    assert code == 1 and "chmod" in text, text
+
+
+def test_motd_file_is_a_link(tmp_path):
+    """What a client is shown is not what somebody else links there."""
+    (tmp_path / "motd").symlink_to("/etc/shadow")
+    code, found, text = findings(write(tmp_path, "motd file = @/motd\n" + GOOD))
+    assert code == 1 and "motd" in found[1], text
+
+
+def test_log_file_is_a_link(tmp_path):
+    """The daemon's lines do not go where somebody else linked them."""
+    target = tmp_path / "target"
+    target.write_text("")
+    (tmp_path / "log").symlink_to(target)
+    path = write(tmp_path, "log file = @/log\n" + GOOD)
+    r = subprocess.run([program("tandemd"), "--config", str(path), "--foreground"], capture_output=True, text=True, timeout=20, check=False)
+    assert r.returncode != 0 and "log file" in r.stderr and not target.read_text(), r.stderr
+
+
+@pytest.mark.parametrize("line", ["proxy protocol = yes", "pre-xfer exec = /bin/true", "post-xfer exec = /bin/true", "early exec = /bin/true", "name converter = /bin/true",
+                                  "hosts allow = host.example", "hosts deny = host.example", "uid = 99999999999", "uid = -1", "max unauthenticated = 0",
+                                  "max unauthenticated per address = 0"])
+def test_what_would_open_a_door_stops_the_start(tmp_path, line):
+    """An address by a proxy's word, programs, names that a peer's name server resolves, a number that wraps to 0, a limit that 0 switches off."""
+    code, text = check(write(tmp_path, (line + "\n" + GOOD) if line.startswith(("max", "proxy")) else GOOD + line + "\n"))
+    assert code == 1, text
+
+
 def test_auth_user_without_a_password(tmp_path):
     path = write(tmp_path, GOOD.replace("auth users = user", "auth users = user, other"))
     code, found, text = findings(path)

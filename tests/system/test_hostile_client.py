@@ -2,7 +2,6 @@
 """A client with the password of one module that floods the daemon with what the protocol allows, and a local process that swaps directories
 for symlinks: the daemon stays within its bounds, other modules are served, nothing outside a module is touched."""
 import contextlib
-import ctypes
 import itertools
 import os
 import socket
@@ -13,21 +12,16 @@ import time
 import pytest
 
 from lib import tree
+from lib.canary import Canary
 from lib.peer import BATCH, LIST, MODULES, PING, REFUSE, SUMS, SYNC, WELCOME, Peer, Refused, begin, data, frame, list_, psk, sums
+from lib.procs import private, sanitized
 from lib.syscalls import RENAME_EXCHANGE, renameat2
 from lib.wait import wait_until
 
-SECONDS = float(os.environ.get("TANDEM_RACE_SECONDS", "3"))
+SECONDS = float(os.environ.get("TANDEM_RACE_SECONDS", "2"))
 MIB = 1 << 20
 CHILD_MEMORY, DAEMON_MEMORY = 192 * MIB, 32 * MIB  # private bytes, under any flood
 KEY = psk()
-IN_ALL_EVENTS = 0xfff
-
-
-def private(pid):
-    """Private bytes of a process."""
-    with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as f:
-        return sum(int(line.split()[1]) << 10 for line in f if line.startswith(("Private_Clean", "Private_Dirty", "Swap:")))
 
 
 class Watch(threading.Thread):
@@ -79,11 +73,6 @@ def served(source, standby, tag):
     """The mirror of the other module is served now, not after the attack."""
     (source.dir / tag).write_text(tag)
     wait_until(lambda: (standby.modules["other"]["path"] / tag).exists(), f"{tag} in the other module", 5)
-
-
-def sanitized(standby):
-    with open(f"/proc/{standby.popen.pid}/maps", encoding="utf-8") as f:
-        return any(name in f.read() for name in ("libasan", "libtsan"))
 
 
 def cpu(pid):
@@ -217,29 +206,6 @@ def test_connections_of_one_module_leave_room_for_others(two):
         for c in held:
             c.close()
     wait_until(lambda: set(standby.children()) <= before, "the end of the attacker's children", 60)
-
-
-class Canary:
-    """A directory that nobody has a reason to look into; touched() names what somebody did to it."""
-
-    def __init__(self, path):
-        self.path = path
-        (path / "sub").mkdir(parents=True)
-        (path / "secret").write_text("the canary's secret")
-        (path / "sub" / "file").write_text("the canary's secret")
-        self.before = tree.scan(path)
-        libc = ctypes.CDLL(None, use_errno=True)
-        self.fd = libc.inotify_init1(os.O_NONBLOCK)
-        for name in (path, path / "sub", path / "secret", path / "sub" / "file"):
-            assert libc.inotify_add_watch(self.fd, os.fsencode(name), IN_ALL_EVENTS) >= 0
-
-    def untouched(self):
-        events = b""
-        with contextlib.suppress(BlockingIOError):
-            events = os.read(self.fd, 65536)
-        os.close(self.fd)
-        assert not events, f"somebody was outside: {events!r}"
-        assert tree.scan(self.path) == self.before
 
 
 class Swapper(threading.Thread):

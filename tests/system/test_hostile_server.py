@@ -12,10 +12,12 @@ import pytest
 from lib import tree
 from lib.peer import (ACK, AES256, BATCH, FAIL, HOLD, INF, LIST, LISTING, MODLIST, NOTICE, PING, REFUSE, SUMS, SUMSET, SYNC, SYNCED, TLS12, WELCOME, Server,
                       entry, failure, frame, listing, position, psk, string, sumset, welcome)
+from lib.canary import Canary
+from lib.procs import private, sanitized
 from lib.wait import wait_until
-from system.test_hostile_client import MIB, Canary, private, sanitized
 
-SECONDS = float(os.environ.get("TANDEM_LIE_SECONDS", "0.25"))
+MIB = 1 << 20
+SECONDS = float(os.environ.get("TANDEM_LIE_SECONDS", "0.15"))
 MEMORY, LISTINGS = 192 * MIB, 1024 * MIB  # private bytes of the replicator; what listings may take of it, and as much while a buffer grows
 EVIL = "\x1b[2J\n2026-01-01 00:00:00.000 a line of the peer's\x07"
 

@@ -12,6 +12,7 @@ import time
 import pytest
 
 from lib.peer import AES256, BATCH, CHACHA, HELLO, TLS12, WELCOME, ACK, Peer, Refused, begin, commit, data, frame, position, psk, string
+from lib.procs import private, sanitized
 from lib.wait import SLOW, wait_until
 
 TRIES = int(os.environ.get("TANDEM_TRIES", "30"))  # of each kind
@@ -194,3 +195,51 @@ def test_a_recorded_connection_cannot_be_replayed(standby):
         rest(s)
     wait_until(lambda: not standby.children(), "the end of the replays")
     nothing_came(standby)
+
+
+def test_an_address_in_a_proxy_header_is_not_believed(standby):
+    s = greeted(standby.port)
+    s.sendall(b"PROXY TCP4 10.0.0.1 10.0.0.2 1000 8730\r\n")
+    with pytest.raises(OSError):
+        Peer(s, False, psk())
+    assert "10.0.0.1" not in standby.log()
+
+
+def test_names_make_no_lines_in_the_log(standby):
+    """User and module cannot have control characters, the mirror name can: no lines of its own, no orders to a terminal."""
+    evil = "x\x1b[2J\n2026-01-01 tandemd: all is well"
+    for user, module in ((evil, "m"), ("rsync_backup", evil)):
+        with pytest.raises(Refused):
+            Peer.connect(standby.port, user=user, module=module, key=psk())
+    with Peer.connect(standby.port) as c:
+        c.hello(mirror=evil, source=b"1" * 16)
+        c.wait(WELCOME)
+    with Peer.connect(standby.port) as c:
+        c.hello(mirror=evil, source=b"2" * 16)
+        assert c.refusal() == 6
+    wait_until(lambda: standby.log().count("all is well") >= 1, standby.log)
+    assert "\x1b" not in standby.log() and "\n2026-01-01 tandemd" not in standby.log()
+
+
+def test_memory_before_authentication_is_bounded(standby):
+    """Half a handshake with the longest records that TLS has, again and again: each child takes a little, and the limit per address holds."""
+    hello = b"\x16\x03\x01\x40\x00\x01\xff\xff\xff\x03\x03" + b"a" * (0x4000 - 6)
+    held = [socket.create_connection(("127.0.0.1", standby.port)) for _ in range(40)]
+    for s in held:
+        s.settimeout(0.2)
+        try:
+            for _ in range(20):
+                s.sendall(hello)
+        except OSError:
+            pass
+    children = standby.children()
+    assert len(children) <= 32
+    most = 0
+    for pid in children:
+        try:
+            most = max(most, private(pid))
+        except OSError:
+            pass
+    assert sanitized(standby) or most < 8 << 20
+    for s in held:
+        s.close()

@@ -136,6 +136,90 @@ START_TEST(records_with_paths_that_are_none_end_the_connection)
 }
 END_TEST
 
+/* Everything that a record can say of a file's attributes: owner, mode, time, attributes, ACL, size. */
+static unsigned attributes(struct rig *r, const char *path)
+{
+	static const uint8_t acl[] = {2, 0, 0, 0, 1, 0, 7, 0, 255, 255, 255, 255, 4, 0, 7, 0, 255, 255, 255, 255, 32, 0, 7, 0, 255, 255, 255, 255};
+	static const char *const names[] = {"system.posix_acl_access", "system.posix_acl_default", "user.x", "trusted.x", "security.x"};
+	struct jrec rec;
+	unsigned n = 1;
+	jrec_init(&rec, JT_SETATTR);
+	rec.seq = 1;
+	rec.path = path;
+	rec.valid = JV_MODE | JV_UID | JV_GID | JV_MTIME;
+	rec.mode = 0100777;
+	rec.uid = rec.gid = 12345;
+	rig_rec(r, &rec);
+	for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++, n += 2) {
+		jrec_init(&rec, JT_SETXATTR);
+		rec.seq = 1;
+		rec.path = path;
+		rec.xname = names[i];
+		rec.xval = acl;
+		rec.xlen = sizeof(acl);
+		rig_rec(r, &rec);
+		rec.type = JT_REMOVEXATTR;
+		rig_rec(r, &rec);
+	}
+	return n;
+}
+
+START_TEST(no_attribute_is_set_through_a_symlink)
+{
+	struct rig r;
+	char secret[400];
+	rig_init(&r, "");
+	rig_open(&r);
+	link_outside(&r, "link");
+	unsigned n = attributes(&r, "link/secret");
+	ck_assert(rig_send(&r));
+	ck_assert_int_eq(r.fails, n);
+	assert_outside(&r);
+	snprintf(secret, sizeof(secret), "%s/secret", r.outside);
+	rig_simple(&r, JT_SYMLINK, "file", secret);
+	attributes(&r, "file");
+	attributes(&r, "link");
+	ck_assert(rig_send(&r));
+	assert_outside(&r);
+	ck_assert_int_lt(lgetxattr(secret, "trusted.x", NULL, 0), 0);
+	ck_assert_int_lt(lgetxattr(r.outside, "system.posix_acl_default", NULL, 0), 0);
+	rig_end(&r);
+}
+END_TEST
+
+/* What a client may remove it has to name: nothing goes because something else takes its place, or was not sent. */
+START_TEST(only_removals_remove)
+{
+	struct rig r;
+	rig_init(&r, "");
+	rig_open(&r);
+	rig_simple(&r, JT_MKDIR, "d", NULL);
+	rig_file(&r, 1, "d/kept", "kept", 4);
+	rig_file(&r, 2, "file", "file", 4);
+	ck_assert(rig_send(&r));
+	ck_assert_int_eq(r.fails, 0);
+	rig_file(&r, 3, "d", "a file for a directory", 22);
+	rig_simple(&r, JT_CREATE, "d", NULL);
+	rig_simple(&r, JT_MKNOD, "d", NULL);
+	rig_simple(&r, JT_SYMLINK, "d", "elsewhere");
+	rig_simple(&r, JT_UNLINK, "d", NULL);
+	rig_simple(&r, JT_RMDIR, "d", NULL);
+	rig_simple(&r, JT_RENAME, "file", "d");
+	rig_simple(&r, JT_RMDIR, "file", NULL);
+	ck_assert(rig_send(&r));
+	ck_assert_int_eq(r.fails, 8);
+	struct wop root = {.type = WOP_RMTREE, .path = ""};
+	rig_op(&r, &root);
+	rig_send(&r);
+	ck_assert_str_eq(rig_text(&r, "module", "d/kept"), "kept");
+	ck_assert_str_eq(rig_text(&r, "module", "file"), "file");
+	char path[400];
+	snprintf(path, sizeof(path), "%s/.tandem/marker", r.module);
+	ck_assert_int_eq(access(path, F_OK), 0);
+	rig_end(&r);
+}
+END_TEST
+
 START_TEST(symlinks_on_the_way_are_not_followed)
 {
 	static const enum jtype one[] = {JT_CREATE, JT_MKDIR,	JT_MKNOD,    JT_UNLINK,
@@ -491,6 +575,11 @@ START_TEST(the_child_is_confined)
 		ck_assert_int_gt(n, 0);
 		root[n] = 0;
 		ck_assert_str_eq(root, r.module);
+		snprintf(path, sizeof(path), "/proc/%d/cwd", (int)r.child);
+		n = readlink(path, root, sizeof(root) - 1);
+		ck_assert_int_gt(n, 0);
+		root[n] = 0;
+		ck_assert_str_eq(root, r.module);
 	}
 	rig_end(&r);
 }
@@ -696,6 +785,7 @@ END_TEST
 UNIT_MAIN("module attack", an_honest_client_is_served, paths_that_are_none_end_the_connection,
 	  records_with_paths_that_are_none_end_the_connection, symlinks_on_the_way_are_not_followed,
 	  nothing_outside_is_read, a_symlink_at_the_end_is_itself_changed,
+	  no_attribute_is_set_through_a_symlink, only_removals_remove,
 	  a_directory_swapped_for_a_symlink_does_not_help, a_mirror_is_not_the_way_out_of_a_removed_tree,
 	  a_deep_tree_is_removed_with_few_descriptors, devices_and_fifos_are_never_opened,
 	  sizes_beyond_reason_are_answered, open_transfers_are_limited, frames_come_in_their_state_only,
