@@ -114,7 +114,7 @@ int redo_reserve(const struct redo_log *log, int target)
 	bool dense = (uint64_t)st.st_blocks * 512 >= (uint64_t)st.st_size;
 	for (uint32_t i = 0; i < log->n; i++) {
 		const struct redo_piece *p = &log->v[i];
-		if (p->hole || (dense && p->off + p->len <= (uint64_t)st.st_size))
+		if (p->hole || !p->len || (dense && p->off + p->len <= (uint64_t)st.st_size))
 			continue;
 		if (fallocate(target, FALLOC_FL_KEEP_SIZE, (off_t)p->off, (off_t)p->len))
 			return errno == EOPNOTSUPP || errno == ENOSYS ? 0 : -errno;
