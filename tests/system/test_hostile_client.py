@@ -134,7 +134,7 @@ def transfers(numbers, piece):
 # what is sent once, and what again and again
 FLOODS = {
     "transfers in memory": (transfers(range(1, 257), b"y" * 7000), frame(PING, b"\0" * 8)),
-    "transfers in files": (transfers(range(1, 80), b"y" * 30000) + transfers(range(80, 257), b"y"), frame(PING, b"\0" * 8)),
+    "transfers in files": (transfers(range(1, 80), b"y" * 30000) + transfers(range(80, 257), b"y" * 4000), frame(PING, b"\0" * 8)),
     "too many transfers": (transfers(range(1, 400), b"y"), frame(PING, b"\0" * 8)),
     "listings": (b"", frame(LIST, list_(2, "many")) * 1000),
     "deep": (b"", frame(LIST, list_(2, "/".join(["deep"] * 300))) * 1000),

@@ -117,6 +117,18 @@ START_TEST(global_part_gives_defaults)
 }
 END_TEST
 
+START_TEST(a_timeout_of_zero_is_a_minute)
+{
+	struct modules_conf mc;
+	char dir[256];
+	read_text(&mc, dir, "", "timeout = 0");
+	ck_assert_int_eq(mc.conf.nerrors, 0);
+	ck_assert_int_eq(mc.modules[0].timeout_s, 60);
+	modules_conf_release(&mc);
+	unit_remove(dir);
+}
+END_TEST
+
 START_TEST(users_have_rights)
 {
 	struct modules_conf mc;
@@ -253,5 +265,5 @@ START_TEST(secrets_are_read_again_when_they_change)
 END_TEST
 
 UNIT_MAIN("modules.conf", every_sample_is_read, faults_of_the_samples_are_named, defaults,
-	  global_part_gives_defaults, users_have_rights, wrong_keys_are_errors, address_rules,
+	  global_part_gives_defaults, a_timeout_of_zero_is_a_minute, users_have_rights, wrong_keys_are_errors, address_rules,
 	  patterns_that_are_no_addresses, secrets_are_read_again_when_they_change)
