@@ -305,7 +305,7 @@ static void append_locked(struct tfs *fs, struct worker *w, struct inode *i, str
 		r->handle_len = x->u.h.handle_bytes;
 	}
 	/* without any link nobody can see the bytes any more */
-	if (x->st.st_nlink > 0)
+	if (x->st.st_nlink > 0 && !i->gone)
 		journal_append(fs->journal, r);
 }
 

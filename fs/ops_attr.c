@@ -18,6 +18,13 @@
 #include "fs/op.h"
 #include "fs/silly.h"
 
+static void reply_attr(fuse_req_t req, struct tfs *fs, struct inode *i, struct stat *st)
+{
+	if (i->gone)
+		st->st_nlink = 0;
+	fuse_reply_attr(req, st, fs->attr_timeout);
+}
+
 void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct tfs *fs = tfs_of(req);
@@ -35,7 +42,7 @@ void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	}
 	tree_saw(i, &st);
 	drift_saw(fs, w, i, &st);
-	fuse_reply_attr(req, &st, fs->attr_timeout);
+	reply_attr(req, fs, i, &st);
 }
 
 #ifdef HAVE_STRUCT_FUSE_LOWLEVEL_OPS_STATX
@@ -67,6 +74,8 @@ void op_statx(fuse_req_t req, fuse_ino_t ino, int flags, int mask, struct fuse_f
 	}
 	if (!fs->exclusive)
 		drift_saw(fs, w, i, &st);
+	if (i->gone)
+		x.stx_nlink = 0;
 	fuse_reply_statx(req, 0, &x, fs->attr_timeout);
 }
 #endif
@@ -255,7 +264,7 @@ void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set, s
 		return;
 	}
 	tree_saw(i, &st);
-	fuse_reply_attr(req, &st, fs->attr_timeout);
+	reply_attr(req, fs, i, &st);
 }
 
 void op_readlink(fuse_req_t req, fuse_ino_t ino)

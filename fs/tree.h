@@ -79,6 +79,7 @@ struct inode {
 	struct seen seen;      /* with shared source */
 	bool hashed;
 	bool watched;          /* a directory of silly.h */
+	_Atomic bool gone;     /* its last name was removed, although NFS may keep it under another one: it has no links */
 	_Atomic bool priv;     /* may carry suid, sgid or file capabilities: writes must strip them */
 };
 

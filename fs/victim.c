@@ -67,7 +67,10 @@ void victim_keep_locked(struct tfs *fs, struct victim *v)
 {
 	struct inode *i = v->inode;
 
-	if (!i || i->names || v->fd < 0)
+	if (!i || i->names)
+		return;
+	i->gone = v->left == 0 && !S_ISDIR(i->mode);
+	if (v->fd < 0)
 		return;
 	if (S_ISDIR(i->mode))
 		dirfd_keep_locked(&fs->tree, i, v->fd);

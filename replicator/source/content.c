@@ -141,9 +141,13 @@ static int unnamed(struct content *c, int fd)
 {
 	char name[PATH_LONGEST];
 	struct stat st;
-	bool gone;
+	bool gone, known = kernel_name(c, fd, name, sizeof name);
 
-	if (kernel_name(c, fd, name, sizeof name) || locate_name(c->locate.rootfd, c->rec->ino, name, sizeof name)) {
+	if (known && path_name_silly(path_base(name))) { /* NFS keeps it for who has it open */
+		close(fd);
+		return 0;
+	}
+	if (known || locate_name(c->locate.rootfd, c->rec->ino, name, sizeof name)) {
 		close(fd);
 		return bulk_left(c->bulk, c->first_seq, c->rec->ino, name, CMP_CHECKSUM);
 	}

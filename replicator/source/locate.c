@@ -188,7 +188,7 @@ static bool walk_name(int fd, uint64_t ino, int depth, char *path, size_t size)
 
 		if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0 || path_join(path, size, path, e->d_name) < 0)
 			continue;
-		found = e->d_ino == ino && e->d_type != DT_DIR && path_valid(path);
+		found = e->d_ino == ino && e->d_type != DT_DIR && path_valid(path) && !path_name_silly(e->d_name);
 		if (!found && maybe_dir && depth < WALK_DEPTH) {
 			int sub = openat(dirfd(d), e->d_name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
 

@@ -26,6 +26,7 @@ from lib import syscalls
 from lib.wait import wait_until
 
 RACES = {errno.ENOENT, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY, errno.EINVAL, errno.ELOOP, errno.EPERM,
+         errno.ESTALE,  # a directory that is removed while it is opened, on NFS
          errno.EOPNOTSUPP, errno.EMLINK, errno.ENXIO, errno.ENODATA, errno.ENAMETOOLONG, errno.EBUSY, errno.EFBIG, errno.EXDEV}
 DEAD = {errno.ECANCELED, errno.ENOTCONN, errno.ECONNABORTED, errno.EIO, errno.ECONNREFUSED, errno.ESTALE, errno.EBADF, errno.ENODEV, errno.EINTR}
 
