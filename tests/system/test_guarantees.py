@@ -145,3 +145,24 @@ def test_power_of_the_source_fails(disk, site, sync):
     assert (source.dir / "durable").read_bytes() == b"d" * 300000
     source.wait(120)
     tree.assert_same(source.dir, standby.dir)
+
+
+@pytest.mark.root
+def test_a_standby_that_is_read_only(disk, site):
+    """Said as such; once it can be written again replication goes on by itself."""
+    standby = site.standby()
+    standby.module("m", disk.path / "m")
+    standby.dir = disk.path / "m"
+    standby.start()
+    source = site.source([standby.url()]).start()
+    source.wait()
+    standby.stop()
+    disk.remount("ro")
+    standby.start()
+    (source.dir / "file").write_text("x")
+    source.wait_error("read-only")
+    standby.stop()
+    disk.remount("rw")
+    standby.start()
+    source.wait()
+    tree.assert_same(source.dir, standby.dir)
