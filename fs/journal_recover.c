@@ -163,9 +163,18 @@ static int look_segments(int dirfd, struct look *l)
 	return err;
 }
 
+/* The page has no checksum, but numbers that counting never reaches show that it is damaged. */
+static bool plausible(const struct jhead *h)
+{
+	return h->epoch && h->epoch < JSEG_NUMBER_MAX && atomic_load(&h->committed_seq) < JSEG_NUMBER_MAX &&
+	       atomic_load(&h->synced_seq) < JSEG_NUMBER_MAX && atomic_load(&h->first_seq) < JSEG_NUMBER_MAX;
+}
+
 static int look_head(int dirfd, struct look *l)
 {
 	int err = jhead_map(&l->head, dirfd, 0);
+	if (!err && !plausible(l->head))
+		err = E_CHECKSUM;
 	l->have_head = !err;
 	if (err == E_CHECKSUM)
 		log_warn("journal: the head page is damaged and will be made again from the segments");
@@ -203,7 +212,7 @@ static bool same_boot(const struct look *l)
 
 static bool was_clean(const struct look *l)
 {
-	return l->have_head && atomic_load(&l->head->clean);
+	return l->have_head && atomic_load(&l->head->clean) == 1;
 }
 
 /* Does any segment after the good ones hold something? */

@@ -49,7 +49,8 @@ int jseg_get(struct jseg *s, const void *data, size_t len)
 	s->size = buf_get_u64(&b);
 	if (buf_get_u64(&b) != XXH3_64bits(data, 56))
 		return E_CHECKSUM;
-	if (s->size < JSEG_SIZE_MIN || s->size > JSEG_SIZE_MAX || !s->first_seq)
+	if (s->size < JSEG_SIZE_MIN || s->size > JSEG_SIZE_MAX || !s->first_seq || s->first_seq >= JSEG_NUMBER_MAX ||
+	    s->epoch >= JSEG_NUMBER_MAX)
 		return E_LIMIT;
 	return 0;
 }

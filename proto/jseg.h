@@ -23,6 +23,7 @@
 #define JSEG_SIZE_MIN (1u << 16)
 #define JSEG_SIZE_MAX (1u << 30)
 #define JSEG_NAME_LEN 21 /* with the NUL */
+#define JSEG_NUMBER_MAX (1ull << 62) /* of sequence numbers and epochs: counting never comes there, damage does */
 
 struct jseg {
 	uint8_t journal_id[16];
@@ -33,7 +34,7 @@ struct jseg {
 };
 
 void jseg_put(uint8_t out[JSEG_HEADER], const struct jseg *s);
-/* Returns 0, E_VERSION, E_CHECKSUM or E_LIMIT. */
+/* Returns 0, E_VERSION, E_CHECKSUM or E_LIMIT (size or numbers beyond what they may be). */
 int jseg_get(struct jseg *s, const void *data, size_t len);
 void jseg_name(char out[JSEG_NAME_LEN], uint64_t first_seq);
 /* List the segments of a journal directory, sorted by first sequence number. *seqs is owned by the caller.

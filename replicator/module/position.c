@@ -42,10 +42,9 @@ size_t position_put(uint8_t slot[POSITION_SLOT], const struct position *p)
 	return b.len;
 }
 
-int position_get(const uint8_t slot[POSITION_SLOT], struct position *p)
+static int decode(const uint8_t slot[POSITION_SLOT], struct position *p)
 {
 	struct buf b;
-	memset(p, 0, sizeof(*p));
 	buf_view(&b, slot, POSITION_SLOT);
 	if (buf_get_u32(&b) != POSITION_MAGIC)
 		return E_TORN;
@@ -65,6 +64,15 @@ int position_get(const uint8_t slot[POSITION_SLOT], struct position *p)
 		p->out[i] = buf_get_u64(&b);
 	uint64_t sum = XXH3_64bits(slot, b.off);
 	return buf_get_u64(&b) == sum ? 0 : E_CHECKSUM;
+}
+
+int position_get(const uint8_t slot[POSITION_SLOT], struct position *p)
+{
+	memset(p, 0, sizeof(*p));
+	int err = decode(slot, p);
+	if (err)
+		memset(p, 0, sizeof(*p));
+	return err;
 }
 
 int position_save(int dirfd, const struct position *p)

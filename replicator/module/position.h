@@ -49,7 +49,8 @@ struct position_page {
 	struct position now; /* what the newer slot holds */
 };
 
-/* Encode and decode one slot. put returns the bytes used; get returns 0, E_TORN (empty) or E_CHECKSUM. */
+/* Encode and decode one slot. put returns the bytes used; get returns 0, E_TORN (empty) or E_CHECKSUM; *p is zero
+ * with an error. */
 size_t position_put(uint8_t slot[POSITION_SLOT], const struct position *p);
 int position_get(const uint8_t slot[POSITION_SLOT], struct position *p);
 

@@ -244,7 +244,7 @@ static int begin_position(struct session *s, const struct module_state *st, bool
 		return -errno;
 	bool fresh = memcmp(pos->journal_id, (uint8_t[16]){0}, 16) == 0;
 	w->flags = (fresh ? WW_FRESH : 0) | (page->now.flags & POSITION_ADOPTED ? WW_ADOPTED : 0) |
-		   ((torn || unclean) && !fresh ? WW_UNCLEAN : 0) |
+		   (torn || unclean ? WW_UNCLEAN : 0) |
 		   (page->now.flags & POSITION_RESYNC ? WW_RESYNC : 0) |
 		   (s->confined.no_owner ? WW_NO_OWNER : 0);
 	w->applied = w->durable = *pos;

@@ -4,8 +4,8 @@
  *   the module has no position of ours, or a full comparison was not finished
  *                             -> from the journal's present end H, and compare everything; files in flux converge by the records after H
  *                                (unfinished: the bytes of files with CONTENT records that are not replayed are compared)
- *   its position is not in our journal's history, or the records behind it are reclaimed
- *                             -> the same, and say why
+ *   its position is not in our journal's history, or records behind it are reclaimed or cannot be read
+ *                             -> the same, all bytes, and say why
  *   WW_UNCLEAN                -> records (durable, H] are not replayed: their paths are compared; on from H
  *   all from a record on are outstanding -> they are not replayed: their paths are compared; on from `applied`
  *   else                      -> on from `applied`; the outstanding records are read once more
@@ -304,8 +304,9 @@ static int recheck_bytes(struct session *s, uint64_t first, uint64_t end)
 }
 
 /* Go to the journal's present end and compare all; the bytes of what the mount wants to have compared, too: after a power failure of the
- * source size and time may be those of bytes that it lost. */
-static int from_end(struct session *s, const char *because)
+ * source size and time may be those of bytes that it lost. flags: CMP_CHECKSUM for all bytes, where records are lost that we may have sent in
+ * part: a COMMIT brings size and mtime of the file as it is, and not the bytes of records behind it. */
+static int from_end(struct session *s, unsigned flags, const char *because)
 {
 	struct jhead *head = jreader_head(s->reader);
 	uint64_t digest = 0, end;
@@ -314,8 +315,10 @@ static int from_end(struct session *s, const char *because)
 	log_info("%s: %s: comparing everything", s->env->to->url, because);
 	if ((s->welcome.flags & (WW_FRESH | WW_ADOPTED)) != WW_FRESH)
 		sender_doubt(s->sender); /* the standby may have files that we only began to send */
-	if (jreader_rewind(s->reader) == 0 && (r = rescan_upto(s, atomic_load(&head->committed_seq), true)) < 0)
+	if (jreader_rewind(s->reader) == 0 && (r = rescan_upto(s, atomic_load(&head->committed_seq), true)) < 0) {
 		log_warn("%s: the journal cannot be read: %s", s->env->to->url, err_text(r));
+		flags |= CMP_CHECKSUM;
+	}
 	do {
 		end = atomic_load(&head->committed_seq);
 		r = jreader_seek(s->reader, end, &digest);
@@ -323,7 +326,8 @@ static int from_end(struct session *s, const char *because)
 	if (r < 0 && r != E_COLLAPSED)
 		return r;
 	sender_read(s->sender, s->reader, jreader_seq(s->reader), jreader_digest(s->reader));
-	return bulk_compare_all(s->bulk, 0);
+	s->unreadable = 0;
+	return bulk_compare_all(s->bulk, flags);
 }
 
 /* Compare what the records [from, end] concern, instead of replaying them. */
@@ -374,7 +378,9 @@ static int again(struct session *s)
 
 	if (ours && r == 0) /* if this connection does not finish, either, the next begins there again */
 		bulk_mark_from(s->bulk, first_outstanding(&s->welcome) <= s->welcome.applied.seq ? first_outstanding(&s->welcome) : s->welcome.applied.seq + 1);
-	return r < 0 && r != E_GAP && r != E_COLLAPSED ? r : from_end(s, "a full comparison was not finished");
+	if (r < 0 && r != E_GAP && r != E_COLLAPSED && r != E_CHECKSUM)
+		return r;
+	return from_end(s, r < 0 || !ours ? CMP_CHECKSUM : 0, "a full comparison was not finished");
 }
 
 static int known(struct session *s)
@@ -388,6 +394,8 @@ static int known(struct session *s)
 		return E_DIVERGED;
 	if (r < 0 && r != E_COLLAPSED)
 		return r;
+	if (r == 0 && s->unreadable > w->applied.seq)
+		return E_CHECKSUM;
 	if (!listed(w, WPOS_OUT_ALL))
 		r = redo_outstanding(s);
 	else if ((w->flags & WW_UNCLEAN) == 0)
@@ -413,21 +421,21 @@ int resume(struct session *s)
 	int r;
 
 	if (memcmp(w->applied.journal_id, none, 16) == 0 || (w->flags & (WW_FRESH | WW_ADOPTED)) != 0)
-		return from_end(s, "first contact");
+		return from_end(s, w->flags & WW_UNCLEAN ? CMP_CHECKSUM : 0, "first contact");
 	if (w->flags & WW_RESYNC)
 		return again(s);
 	if (memcmp(w->applied.journal_id, head->journal_id, 16) != 0)
-		return from_end(s, "the standby's position belongs to another journal");
+		return from_end(s, CMP_CHECKSUM, "the standby's position belongs to another journal");
 	r = known(s);
 	switch (r) {
 	case E_DIVERGED:
 		log_warn("%s: the standby's history differs from this journal's at record %llu", s->env->to->url,
 		    (unsigned long long)w->applied.seq);
-		return from_end(s, "diverged");
+		return from_end(s, CMP_CHECKSUM, "diverged");
 	case E_GAP:
-		return from_end(s, "the records the standby needs are not in the journal any more");
+		return from_end(s, CMP_CHECKSUM, "the records the standby needs are not in the journal any more");
 	case E_CHECKSUM:
-		return from_end(s, "the journal is damaged");
+		return from_end(s, CMP_CHECKSUM, "the journal is damaged");
 	default:
 		return r;
 	}

@@ -341,6 +341,8 @@ static int turn(struct session *s)
 	int live, r, v;
 
 	live = bulk_urgent(s->bulk) ? SR_WAIT : sender_step(s->sender);
+	if (live == E_GAP || live == E_CHECKSUM)
+		s->unreadable = jreader_seq(s->reader) + 1;
 	if (live < 0 || live == SR_WORK)
 		return live;
 	r = flush(s);

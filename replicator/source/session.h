@@ -54,6 +54,7 @@ struct session {
 	bool readable;                  /* conn has something to do */
 	bool mount_moved;               /* poll said something about the mount's socket */
 	uint64_t attach_ns;             /* when to try to attach again */
+	uint64_t unreadable;            /* a record that the journal could not give, 0: none; outlives the connection */
 	uint64_t view_ns;               /* when the view was published */
 	struct { /* SYNC: one at a time */
 		uint64_t token;         /* last sent */

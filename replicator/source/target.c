@@ -176,6 +176,7 @@ static int connect_once(struct target *t, bool *here, bool *moved, char *why, si
 	struct conn_to who = {.host = to->host, .port = to->port, .user = to->user, .module = to->module, .key = t->key,
 	    .timeout_ms = CONNECT_MS, .cancelfd = t->stopfd};
 	struct session *s = &t->session;
+	uint64_t unreadable = s->unreadable;
 	struct conn *c;
 	int r;
 
@@ -188,6 +189,7 @@ static int connect_once(struct target *t, bool *here, bool *moved, char *why, si
 	if (r < 0)
 		return r;
 	memset(s, 0, sizeof *s);
+	s->unreadable = unreadable;
 	s->env = &t->env;
 	s->view = &t->view;
 	s->failures = t->failures;

@@ -310,8 +310,6 @@ int window_carry(struct window *w, struct jreader *r)
 	struct wrec last = w->v[w->n - 1];
 	uint8_t *copy;
 
-	if (w->err < 0)
-		return 1;
 	if (w->n > 1) { /* the other records are not needed any more */
 		copy = w->arena;
 		memmove(copy, last.raw, last.len);
@@ -320,7 +318,8 @@ int window_carry(struct window *w, struct jreader *r)
 			return E_CHECKSUM; /* it was valid before */
 	}
 	w->ninc = 0;
-	w->err = fill(w, r);
+	if (w->err == 0)
+		w->err = fill(w, r);
 	window_mark(w);
 	return (int)w->n;
 }

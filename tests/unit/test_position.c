@@ -176,7 +176,29 @@ START_TEST(a_torn_page_falls_back_to_the_other_slot)
 }
 END_TEST
 
-UNIT_MAIN("position", a_new_module_has_none, a_kill_loses_nothing,
+START_TEST(a_damaged_durable_copy_is_no_position)
+{
+	struct opened o;
+	char dir[256];
+	struct position p = {.nout = 2000};
+	int fd = begin(&o, dir);
+	advance(&o.pp, 10);
+	ck_assert_int_eq(position_save(fd, &o.pp.now), 0);
+	int copy = openat(fd, "durable", O_RDWR);
+	ck_assert_int_eq(pwrite(copy, "\xff\xff", 2, 89), 2); /* in the count of outstanding numbers */
+	close(copy);
+	ck_assert_int_ne(position_load(fd, &p), 0);
+	ck_assert_uint_eq(p.nout, 0);
+	reopen(&o, fd, boot2);
+	ck_assert_int_eq(o.pp.now.pos.seq, 0);
+	ck_assert_int_eq(o.pp.now.pos.journal_id[0], 0);
+	ck_assert_int_eq(o.pp.now.nout, 0);
+	ck_assert(o.unclean);
+	end(&o, dir, fd);
+}
+END_TEST
+
+UNIT_MAIN("position", a_damaged_durable_copy_is_no_position, a_new_module_has_none, a_kill_loses_nothing,
 	  a_kill_after_a_rename_is_unclean_until_the_next_position,
 	  a_power_failure_goes_back_to_the_durable_copy, a_clean_end_survives_a_reboot,
 	  a_lost_sync_is_not_believed, a_torn_page_falls_back_to_the_other_slot)
