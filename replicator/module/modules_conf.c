@@ -522,8 +522,9 @@ static void read_global(struct reading *r)
 	check_parent(r, "pid file", mc->pid_file);
 	struct stat st;
 	if (mc->motd_file && lstat(mc->motd_file, &st) == 0 && !S_ISREG(st.st_mode))
-		conf_add_diag(r->c, CONF_ERROR, lookup(r, "motd file")->line,
-			      "motd file = %s is not a regular file: a link would show clients what others choose",
+		conf_add_diag(r->c, CONF_NOTICE, lookup(r, "motd file")->line,
+			      "motd file = %s is not a regular file: nothing is shown to clients, since a link "
+			      "shows what others choose; name the file it leads to",
 			      mc->motd_file);
 	else if (mc->motd_file && access(mc->motd_file, R_OK))
 		conf_add_diag(r->c, CONF_NOTICE, lookup(r, "motd file")->line,
