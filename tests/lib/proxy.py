@@ -152,16 +152,17 @@ class Proxy:
         queue = asyncio.Queue(256)
 
         async def forward():
+            free = 0.0  # when what was sent before has left; not when we woke up, which is always late
             while True:
                 due, data = await queue.get()
+                if self.rate and data:
+                    due = free = max(free, due) + len(data) / self.rate
                 await asyncio.sleep(max(0.0, due - self._loop.time()))
                 await self._flow.wait()
                 if data is None:
                     if not writer.is_closing() and writer.can_write_eof():
                         writer.write_eof()
                     return
-                if self.rate:
-                    await asyncio.sleep(len(data) / self.rate)
                 data = self._damage(data) if from_client else data
                 writer.write(data)
                 await writer.drain()
