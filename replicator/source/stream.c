@@ -2,8 +2,9 @@
  * Batches, credit, bandwidth and compression of one connection (stream.h).
  *
  * Credit. WELCOME grants a window: bytes of BATCH payload (expanded) that may be unacknowledged. Live records may use all of it;
- * bulk work only as much as the peer acknowledges in about BULK_AHEAD, so that a live record put behind it
- * is not late, and always less than half of the window.
+ * bulk work only as much as the peer acknowledges in about BULK_AHEAD and two round trips, so that a live record put behind it
+ * is not late, and always less than half of the window. (With one round trip, an answer that takes longer than BULK_AHEAD to be
+ * applied and acknowledged would show as a lower rate, that as less in flight, and that as a still lower rate.)
  *
  * Bandwidth (bwlimit). A bucket that fills with the configured rate and holds at most BUCKET of a second. What was
  * written to the socket, TLS included, is taken out of it. When it is empty nothing is put until it is not: a
@@ -33,6 +34,7 @@
 #define BULK_MIN     (512u << 10)         /* bytes of bulk work in flight that are always allowed */
 #define BULK_MAX     (16u << 20)
 #define BULK_AHEAD   (15 * NS_PER_MS)     /* time that bulk work in flight should take */
+#define RATE_NS      (5 * NS_PER_MS)      /* the rate is measured over this time at least, and over a round trip */
 #define BUCKET_NS    (50 * NS_PER_MS)
 #define FAR_RTT      (2 * NS_PER_MS)
 #define FAST_RATE    (200ull << 20)       /* bytes per second */
@@ -246,7 +248,7 @@ size_t stream_room(const struct stream *s)
 	uint64_t limit = s->rate / (NS_PER_S / BULK_AHEAD), used = in_flight(s);
 	int64_t tokens = tokens_now(s);
 
-	limit += s->rate * s->rtt / NS_PER_S;
+	limit += 2 * s->rate * s->rtt / NS_PER_S;
 	if (limit < BULK_MIN)
 		limit = BULK_MIN;
 	if (limit > BULK_MAX)
@@ -270,9 +272,9 @@ int stream_ack(struct stream *s, uint64_t received)
 		stream_rtt(s, now - s->alone_ns);
 		s->alone_sent = 0;
 	}
-	if (now - s->rate_ns >= 5 * NS_PER_MS && s->acked - s->rate_acked >= (64u << 10)) {
+	if (now - s->rate_ns >= (s->rtt > RATE_NS ? s->rtt : RATE_NS) && s->acked - s->rate_acked >= (64u << 10)) {
 		rate = (uint64_t)((double)(s->acked - s->rate_acked) * (double)NS_PER_S / (double)(now - s->rate_ns));
-		s->rate = s->rate == 0 ? rate : (s->rate * 3 + rate) / 4;
+		s->rate = s->rate == 0 ? rate : rate > s->rate ? (s->rate + rate) / 2 : (s->rate * 3 + rate) / 4;
 		s->rate_ns = now;
 		s->rate_acked = s->acked;
 	}

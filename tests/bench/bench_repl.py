@@ -16,7 +16,8 @@ from cron, without the waiting), unison (-repeat watch); those that are not inst
   tree        a tree that is there already on both sides: start, latency in it, memory, restart
   first       first copy of small files; comparison of equal trees
   large       first copy of a large file
-  slow        first copy of small files through 20 ms and 100 Mbit/s
+  slow        first copy of small files through 20 ms and 100 Mbit/s: random bytes
+  slowtext    the same with program text
   sparse, targets, bwlimit, compress, idle          tandem alone
 Lower is better unless the unit says otherwise. As root the benchmark runs in a network of its own, so that bytes on the loopback
 are its own. Directories are removed at the end of all works: a file system in which much was just deleted makes new files slowly.
@@ -41,7 +42,8 @@ GOALS = [
     ("100 changes in 100 GiB, sparse, s", "<=", 0.05, None), ("100 changes in 100 GiB, sparse, wire", "<=", 439, None),
     ("insertion", "<=", 1, None), ("rename of 1000 files, wire", "<=", 1.95, None), ("rename of 1024 MiB, wire", "<=", 1.95, None),
     ("copy_file_range", "<=", 1.95, None), ("reflink", "<=", 1.95, None), ("first copy of 100000", "<=", 0.5, "rsync"),
-    ("first copy of 10000 small", "<=", 0.5, "rsync"), ("comparison of", "<=", 0.7, "rsync"), ("latency among 100000 files p50", "<=", 1, None),
+    ("first copy of 10000 small files of random bytes, 20", "<=", 0.5, "rsync"),
+    ("first copy of 10000 small files of text, 20", "<=", 0.5, "rsync"), ("comparison of", "<=", 0.7, "rsync"), ("latency among 100000 files p50", "<=", 1, None),
     ("latency among 100000 files p99", "<=", 5, None), ("memory of the", "<=", 64, None), ("restart", "<=", 1, None),
     ("CPU of the source, three", "<=", 2, None), ("text over", ">=", 70, None), ("idle mount, most", "<=", 1, None),
     ("idle replicator, most", "<=", 1, None), ("idle daemon, most", "<=", 1, None),

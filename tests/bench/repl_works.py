@@ -320,13 +320,13 @@ def copies(tool, o):
         yield f"{name} of 64 MiB, wire KiB", kib
 
 
-def small_files(where, count):
-    rnd, data = random.Random(1), os.urandom(MIB)
+def small_files(where, count, data=None):
+    rnd, data = random.Random(1), data or os.urandom(MIB)
     for d in range(count // 100):
         path = where / f"{d % 50:02d}" / f"{d}"
         path.mkdir(parents=True)
         for i in range(100):
-            n, at = rnd.randrange(200, 30 * KIB), rnd.randrange(MIB - 30 * KIB)
+            n, at = rnd.randrange(200, 30 * KIB), rnd.randrange(len(data) - 30 * KIB)
             (path / f"{i}").write_bytes(data[at:at + n])
     os.sync()
 
@@ -357,13 +357,30 @@ def large(tool, o):
         yield f"first copy of {o.large} MiB, MiB/s", o.large / took
 
 
+def source_text():
+    """A few MiB of program text: what Python brings along."""
+    files = sorted(pathlib.Path(os.__file__).parent.glob("*.py")) + sorted(pathlib.Path(os.__file__).parent.glob("*/*.py"))
+    return b"".join(p.read_bytes() for p in files[:1000])
+
+
 def slow(tool, o):
-    """20 ms round trip, 100 Mbit/s."""
+    """20 ms round trip, 100 Mbit/s; random bytes, which take as long as the link needs for them with any tool."""
     tool.link = (0.01, 12.5e6)
     small_files(tool.src, o.tree // 10)
     took = tool.first()
     if took is not None:
-        yield f"first copy of {o.tree // 10} small files, 20 ms and 100 Mbit/s, s", took
+        yield f"first copy of {o.tree // 10} small files of random bytes, 20 ms and 100 Mbit/s, s", took
+        yield f"first copy of {o.tree // 10} small files of random bytes, wire MiB", (tool.proxy.up + tool.proxy.down) / MIB
+
+
+def slowtext(tool, o):
+    """The same with program text."""
+    tool.link = (0.01, 12.5e6)
+    small_files(tool.src, o.tree // 10, source_text())
+    took = tool.first()
+    if took is not None:
+        yield f"first copy of {o.tree // 10} small files of text, 20 ms and 100 Mbit/s, s", took
+        yield f"first copy of {o.tree // 10} small files of text, wire MiB", (tool.proxy.up + tool.proxy.down) / MIB
 
 
 def tree(tool, o):
@@ -484,7 +501,7 @@ def coalescing(tool, o):
 
 
 OURS = dict(sparse=sparse, targets=targets, bwlimit=bwlimit, compress=compress, idle=idle)
-FROM_NOTHING = dict(first=first, large=large, slow=slow, insertion=insertion)  # for tools that say when they are done
+FROM_NOTHING = dict(first=first, large=large, slow=slow, slowtext=slowtext, insertion=insertion)  # for tools that say when they are done
 LIVE = dict(latency=latency, beside=beside, fsync=fsync, burst=burst, sustained=sustained, delta=delta, append=append, rename=rename,
             copies=copies, coalescing=coalescing, tree=tree)
 WORKS = {**LIVE, **FROM_NOTHING, **OURS}
