@@ -91,11 +91,16 @@ static int bio_read(BIO *b, char *data, size_t n, size_t *done)
 
 	BIO_clear_retry_flags(b);
 	*done = 0;
+	if (c->dry) {
+		BIO_set_retry_read(b);
+		return 0;
+	}
 	do
 		got = recv(c->fd, data, n, MSG_DONTWAIT);
 	while (got < 0 && errno == EINTR);
 	if (got > 0) {
 		c->received += (uint64_t)got;
+		c->dry = c->open && (size_t)got < n;
 		*done = (size_t)got;
 		return 1;
 	}
@@ -324,6 +329,7 @@ static int read_some(struct conn *c)
 	if (c->in.off >= buf_left(&c->in))
 		buf_compact(&c->in);
 	c->more = false;
+	c->dry = false;
 	while (may_read(c)) {
 		if (budget < READ_PIECE) {
 			c->more = true;

@@ -38,6 +38,7 @@ struct conn {
 	int err;	   /* why the connection is over, 0 while it lives */
 	int frame_err;	   /* what conn_get found wrong, for ever after */
 	bool eof;	   /* the socket gave its end */
+	bool dry;	   /* the socket gave less than was asked for: it is not asked again in this conn_io */
 	bool more;	   /* conn_io stopped reading before the socket or TLS was empty */
 	uint32_t records;  /* TLS records sent under the present key */
 	uint64_t sent;	   /* bytes on the socket */

@@ -10,10 +10,10 @@
  *   rename                       is not repeatable: the position page remembers that one was applied (position_unsettle), so that the sender
  *                                compares instead of replaying if the child is killed before the next position
  *
- * A CREATE of a name that is free is put off: almost always the COMMIT of the same file follows in the same
- * batch, and building the file once instead of replacing an empty one halves the work (and spares ext4 the
- * flush of a replaced file and the search past freed inodes). Any operation that could tell the difference,
- * and the end of the batch, does it first.
+ * A CREATE is put off: almost always the COMMIT of the same file follows in the same batch, and building the
+ * file once instead of replacing an empty one halves the work (and spares ext4 the flush of a replaced file
+ * and the search past freed inodes). Any operation that could tell the difference, the end of the batch, and
+ * a COMMIT that finds the name taken, does it first.
  *
  * Results of one operation, in the functions below: 0; -errno; a positive WR_* code that says more than an
  * errno; or an error below E_FIRST, which ends the connection. */
@@ -255,6 +255,8 @@ static int do_setattr(struct apply *a, const struct jrec *r)
 {
 	struct place p;
 	struct stat st;
+	if (r->valid == JV_MTIME && dirs_set(&a->dirs, r->path, r->mtime))
+		return 0;
 	int err = find(a, r->path, &p);
 	if (!err)
 		err = node_stat(p.dir->fd, p.base, &st);
@@ -541,11 +543,20 @@ static void report(struct apply *a, const struct wop *op, const struct jrec *r, 
 		apply_transfer(a, op); /* frees it */
 }
 
+static int settle(struct apply *a);
+
 static int attempt(struct apply *a, const struct wop *op, const struct jrec *r)
 {
 	bool held = false;
 	for (;;) {
 		int err = run(a, op, r);
+		if (a->only_free && err && err >= E_FIRST && !must_hold(err)) {
+			a->only_free = false; /* as if the CREATE had not waited: it may be what fails */
+			err = settle(a);
+			if (err)
+				return err;
+			continue;
+		}
 		if (!must_hold(err)) {
 			if (held)
 				a->env.unhold(a->env.arg);
@@ -565,13 +576,9 @@ static int attempt(struct apply *a, const struct wop *op, const struct jrec *r)
 	}
 }
 
-/* Say whether a record may be put off: a file whose name is free. */
 static bool can_wait(struct apply *a, const struct jrec *r)
 {
-	struct place p;
-	struct stat st;
-	return r->type == JT_CREATE && *r->path && !excluded(a, r->path, false) &&
-	       find(a, r->path, &p) == 0 && node_stat(p.dir->fd, p.base, &st) == -ENOENT;
+	return r->type == JT_CREATE && *r->path && !excluded(a, r->path, false);
 }
 
 static void put_off(struct apply *a, const struct wop *op, const struct jrec *r)
@@ -629,14 +636,13 @@ int apply_op(struct apply *a, const struct wop *op)
 	int err = 0;
 	struct jrec none;
 	a->commit_pm = (struct jtime){0};
+	a->only_free = a->pending.set && makes_pending(a, op);
 	if (touched_full(&a->dirs.touched))
 		dirs_restore(&a->dirs);
-	if (a->pending.set && makes_pending(a, op)) {
-		a->pending.set = false;
+	if (a->only_free)
 		a->commit_pm = a->pending.pm;
-	} else if (!only_fills(op)) {
+	else if (!only_fills(op))
 		err = settle(a);
-	}
 	if (err)
 		return err;
 	if (op->type == WOP_REC) {
@@ -644,7 +650,10 @@ int apply_op(struct apply *a, const struct wop *op)
 		return apply_record(a, op, true);
 	}
 	jrec_init(&none, JT_CREATE);
-	return attempt(a, op, &none);
+	err = attempt(a, op, &none);
+	if (a->only_free)
+		a->pending.set = false; /* the COMMIT has done it */
+	return err;
 }
 
 int apply_end_batch(struct apply *a)

@@ -7,6 +7,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/queue.h>
+#include <sys/types.h>
 #include "proto/filter.h"
 #include "proto/jrec.h"
 #include "proto/wire.h"
@@ -74,6 +75,14 @@ struct apply {
 	uint64_t memory; /* bytes in all mem buffers */
 	uint64_t serial; /* names of temporary files */
 	bool no_clone;	 /* the file system has no FICLONE */
+	bool no_noreplace; /* it has no RENAME_NOREPLACE */
+	bool names_taken;  /* the last new version replaced an old one, so the next one probably does */
+	bool only_free;	   /* a COMMIT for the pending CREATE: -EEXIST if the name is taken */
+	struct { /* what the last file made in tmp/ was asked for: the next one of this mode is like it */
+		mode_t mode; /* 0: it got another one than it was made with */
+		uid_t uid;
+		gid_t gid;
+	} made;
 	struct { /* a CREATE put off until it is known whether a COMMIT of the same path follows: apply.c */
 		bool set;
 		struct wop op; /* the record; a view into the batch */

@@ -279,24 +279,21 @@ static int copy(struct apply *a, struct transfer *t, const struct wop *op)
 	return err;
 }
 
-/* Give a file being built its size and attributes. old is the entry it replaces (for attributes left alone),
- * if there is one. */
-static int finish(struct apply *a, int fd, const struct wop *op, const struct dir *dir, const char *base,
-		  bool replaces)
+/* Give a file being built its size and attributes; st is what it has. The entry that it replaces, if there is one, gives it the
+ * attributes that are left alone. */
+static int finish(struct apply *a, int fd, const struct stat *st, const struct wop *op, const struct dir *dir,
+		  const char *base, bool replaces)
 {
-	struct stat st;
 	struct timespec ts[2] = {{.tv_nsec = UTIME_OMIT},
 				 {.tv_sec = op->attr.mtime.sec, .tv_nsec = op->attr.mtime.nsec}};
-	if (fstat(fd, &st))
-		return -errno;
-	if ((uint64_t)st.st_size != op->size && ftruncate(fd, (off_t)op->size))
+	if ((uint64_t)st->st_size != op->size && ftruncate(fd, (off_t)op->size))
 		return -errno;
 	/* owner before attributes: chown removes security.capability */
-	bool owner = !a->env.no_owner && (st.st_uid != op->attr.uid || st.st_gid != op->attr.gid);
+	bool owner = !a->env.no_owner && (st->st_uid != op->attr.uid || st->st_gid != op->attr.gid);
 	if (owner && fchown(fd, op->attr.uid, op->attr.gid))
 		return -errno;
 	int err = 0;
-	bool chmod_due = owner || ((st.st_mode ^ op->attr.mode) & 07777);
+	bool chmod_due = owner || ((st->st_mode ^ op->attr.mode) & 07777);
 	if (op->has_xattrs && op->dlen > XATTRS_NONE) {
 		err = xattrs_apply(op->data, op->dlen, fd, -1, NULL);
 		chmod_due = true; /* an ACL has changed the group's bits */
@@ -425,37 +422,82 @@ static int new_to_patch(struct apply *a, struct transfer *t, uint64_t size)
 	return 0;
 }
 
-static int commit_new(struct apply *a, struct transfer *t, const struct wop *op)
+/* Write the file that is in memory. made tells what it has then; not asked for where it is known. */
+static int build(struct apply *a, struct transfer *t, const struct wop *op, struct stat *made)
 {
-	struct dir *dir;
-	const char *base;
-	struct stat st;
-	/* made with its final mode, it needs no chmod */
-	int err = t->file < 0 || t->n ? spill_mode(a, t, op->attr.mode | 0600) : 0;
-	if (!err)
-		err = dirs_parent(&a->dirs, op->path, &dir, &base);
-	if (err)
+	mode_t mode = (op->attr.mode & 07777) | 0600; /* made with its final mode, it needs no chmod */
+	bool known = a->made.mode == mode && t->file < 0;
+	*made = (struct stat){.st_mode = S_IFREG | mode, .st_uid = a->made.uid, .st_gid = a->made.gid};
+	for (uint32_t i = 0; known && i < t->n; i++) {
+		known = !t->v[i].hole;
+		if (t->v[i].off + t->v[i].len > (uint64_t)made->st_size)
+			made->st_size = (off_t)(t->v[i].off + t->v[i].len);
+	}
+	int err = t->file < 0 || t->n ? spill_mode(a, t, mode) : 0;
+	if (err || known)
 		return err;
-	err = node_stat(dir->fd, base, &st);
+	if (fstat(t->file, made))
+		return -errno;
+	a->made.mode = (made->st_mode & 07777) == mode ? mode : 0;
+	a->made.uid = made->st_uid;
+	a->made.gid = made->st_gid;
+	return 0;
+}
+
+/* Give a finished file its name. */
+static int put(struct apply *a, struct transfer *t, const struct dir *dir, const char *base, unsigned flags)
+{
+	if (renameat2(a->env.tmpfd, t->name, dir->fd, base, flags))
+		return errno == EISDIR || errno == ENOTEMPTY ? WR_TYPE : -errno;
+	t->name[0] = 0;
+	return 0;
+}
+
+/* The new version takes the place of what stands under its name, if something does. */
+static int replace(struct apply *a, struct transfer *t, const struct wop *op, const struct stat *made,
+		   struct dir *dir, const char *base)
+{
+	struct stat old;
+	int err = node_stat(dir->fd, base, &old);
 	if (err && err != -ENOENT)
 		return err;
-	if (!err && S_ISDIR(st.st_mode))
+	if (!err && a->only_free)
+		return -EEXIST;
+	if (!err && S_ISDIR(old.st_mode))
 		return WR_TYPE;
-	bool replaces = !err && S_ISREG(st.st_mode);
-	if (replaces && st.st_nlink > 1) {
+	bool file = !err && S_ISREG(old.st_mode);
+	a->names_taken = !err;
+	if (file && old.st_nlink > 1) {
 		if (ftruncate(t->file, (off_t)op->size))
 			return -errno;
 		err = new_to_patch(a, t, op->size);
 		return err ? err : in_place(a, t, op);
 	}
-	err = finish(a, t->file, op, dir, base, replaces);
+	err = finish(a, t->file, made, op, dir, base, file);
 	if (err)
 		return err;
 	dirs_keep(&a->dirs, dir, a->commit_pm);
-	if (renameat(a->env.tmpfd, t->name, dir->fd, base))
-		return errno == EISDIR || errno == ENOTEMPTY ? WR_TYPE : -errno;
-	t->name[0] = 0;
-	return 0;
+	return put(a, t, dir, base, 0);
+}
+
+/* New names come together, and so do names that are taken: where the last one was free nobody looks, the rename tells. */
+static int commit_new(struct apply *a, struct transfer *t, const struct wop *op)
+{
+	struct dir *dir;
+	const char *base;
+	struct stat made;
+	int err = build(a, t, op, &made);
+	if (!err)
+		err = dirs_parent(&a->dirs, op->path, &dir, &base);
+	if (err || a->no_noreplace || a->names_taken)
+		return err ? err : replace(a, t, op, &made, dir, base);
+	err = finish(a, t->file, &made, op, dir, base, false);
+	if (err)
+		return err;
+	dirs_keep(&a->dirs, dir, a->commit_pm);
+	err = put(a, t, dir, base, RENAME_NOREPLACE);
+	a->no_noreplace = err == -EINVAL;
+	return err == -EEXIST || err == -EINVAL ? replace(a, t, op, &made, dir, base) : err;
 }
 
 /* Copy the data of old, holes left out. */
@@ -515,11 +557,14 @@ static int patch_aside(struct apply *a, struct transfer *t, const struct wop *op
 	int fd = open_tmp(a, name, sizeof(name), 0600);
 	if (fd < 0)
 		return fd;
+	struct stat st;
 	int err = clone_old(a, old, fd, size);
 	if (!err)
 		err = patch_pieces(t, fd);
+	if (!err && fstat(fd, &st))
+		err = -errno;
 	if (!err)
-		err = finish(a, fd, op, dir, base, true);
+		err = finish(a, fd, &st, op, dir, base, true);
 	close(fd);
 	dirs_keep(&a->dirs, dir, (struct jtime){0});
 	if (!err && renameat(a->env.tmpfd, name, dir->fd, base))

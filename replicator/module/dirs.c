@@ -108,11 +108,15 @@ void dirs_keep(struct dirs *d, struct dir *dir, struct jtime pm)
 	}
 }
 
-void dirs_set(struct dirs *d, const char *path, struct jtime mtime)
+bool dirs_set(struct dirs *d, const char *path, struct jtime mtime)
 {
-	for (unsigned i = 0; i < d->n; i++)
-		if (d->v[i].restore && strcmp(d->v[i].path, path) == 0)
-			d->v[i].mtime = mtime;
+	for (unsigned i = 0; i < d->n; i++) {
+		if (!d->v[i].restore || strcmp(d->v[i].path, path) != 0)
+			continue;
+		d->v[i].mtime = mtime;
+		return true;
+	}
+	return false;
 }
 
 void dirs_drop(struct dirs *d, const char *path)

@@ -36,8 +36,8 @@ int dirs_parent(struct dirs *d, const char *path, struct dir **dir, const char *
 /* Remember, before dir changes, which mtime it gets at the end: pm, or what it has now when pm is zero.
  * pm is a promise of the sender about the present record, so the last one wins. */
 void dirs_keep(struct dirs *d, struct dir *dir, struct jtime pm);
-/* The directory path itself got a new mtime by a record. */
-void dirs_set(struct dirs *d, const char *path, struct jtime mtime);
+/* The directory path itself gets a new mtime by a record. Says whether it is given to it here, as one that the batch disturbs. */
+bool dirs_set(struct dirs *d, const char *path, struct jtime mtime);
 /* Forget path and what lies below it: it is gone. */
 void dirs_drop(struct dirs *d, const char *path);
 /* Restore every mtime now: before a position says that all is done. */

@@ -176,4 +176,85 @@ START_TEST(a_rename_over_another_name_of_the_same_file)
 }
 END_TEST
 
-UNIT_MAIN("module transfers", a_file_with_one_name, a_file_with_two_names, a_rename_over_another_name_of_the_same_file)
+/* A CREATE and the content of its file in one batch. Returns how many of the two failed. */
+static unsigned create(struct rig *r, const char *path, const char *text)
+{
+	static uint32_t xid = 100;
+	unsigned before = r->fails;
+	rig_simple(r, JT_CREATE, path, NULL);
+	rig_file(r, ++xid, path, text, (uint32_t)strlen(text));
+	ck_assert(rig_send(r));
+	return r->fails - before;
+}
+
+static void holds(struct rig *r, const char *name, const char *text)
+{
+	char path[400], have[32] = "";
+	snprintf(path, sizeof(path), "%s/%s", r->module, name);
+	int fd = open(path, O_RDONLY);
+	ck_assert_msg(fd >= 0, "%s", name);
+	ck_assert_int_ge(read(fd, have, sizeof(have) - 1), 0);
+	ck_assert_str_eq(have, text);
+	close(fd);
+}
+
+/* The CREATE waits for its content, and still says what it would have said by itself. */
+START_TEST(a_created_file_meets_what_has_its_name)
+{
+	struct rig r;
+	rig_init(&r, "");
+	r.xattrs = true;
+	rig_write(r.module, "taken", "old", 0600);
+	rig_write(r.module, "linked", "old", 0600);
+	rig_mkdir(r.module, "directory");
+	rig_open(&r);
+	rig_simple(&r, JT_LINK, "linked", "other");
+	ck_assert(rig_send(&r));
+	ck_assert_uint_eq(create(&r, "free", "one"), 0);
+	holds(&r, "free", "one");
+	ck_assert_uint_eq(create(&r, "taken", "two"), 1);
+	ck_assert_uint_eq(r.fail_code, WR_EXISTS);
+	holds(&r, "taken", "two");
+	ck_assert_uint_eq(create(&r, "linked", "three"), 1);
+	ck_assert_uint_eq(r.fail_code, WR_EXISTS);
+	holds(&r, "linked", "three");
+	ck_assert_uint_eq(create(&r, "directory", "four"), 2);
+	ck_assert_uint_eq(r.fail_code, WR_TYPE);
+	ck_assert_uint_eq(create(&r, "missing/file", "five"), 2);
+	ck_assert_uint_eq(r.fail_code, WR_MISSING);
+	ck_assert_uint_eq(create(&r, "free too", "six"), 0);
+	holds(&r, "free too", "six");
+	rig_end(&r);
+}
+END_TEST
+
+/* New files are not looked for under their names while none was there; the first one that is must be noticed. */
+START_TEST(a_new_version_after_new_files_replaces_the_old_one)
+{
+	struct rig r;
+	char path[400];
+	struct stat st;
+	rig_init(&r, "");
+	r.xattrs = true;
+	rig_open(&r);
+	rig_file(&r, 1, "a", "one", 3);
+	rig_file(&r, 2, "b", "one", 3);
+	rig_file(&r, 3, "a", "three", 5);
+	rig_file(&r, 4, "c", "four", 4);
+	rig_file(&r, 5, "b", "five", 4);
+	ck_assert(rig_send(&r));
+	ck_assert_uint_eq(r.fails, 0);
+	holds(&r, "a", "three");
+	holds(&r, "b", "five");
+	holds(&r, "c", "four");
+	snprintf(path, sizeof(path), "%s/b", r.module);
+	ck_assert_int_eq(stat(path, &st), 0);
+	ck_assert_int_eq(st.st_mtim.tv_sec, 1000);
+	ck_assert_int_eq(st.st_mode & 07777, 0600);
+	ck_assert_uint_eq(st.st_uid, geteuid());
+	rig_end(&r);
+}
+END_TEST
+
+UNIT_MAIN("module transfers", a_file_with_one_name, a_file_with_two_names, a_rename_over_another_name_of_the_same_file,
+	  a_created_file_meets_what_has_its_name, a_new_version_after_new_files_replaces_the_old_one)
