@@ -25,6 +25,7 @@
 
 #include "proto/err.h"
 #include "proto/fileio.h"
+#include "proto/jreader.h"
 #include "proto/log.h"
 
 /* One segment as it was found. */
@@ -362,7 +363,7 @@ static int begin_epoch(struct journal *j, const struct look *l, int keep)
 	uint64_t first = l->have_head ? atomic_load(&l->head->first_seq) : 1, from = first ? first : 1;
 	j->seq = l->must > l->seq ? l->must : l->seq;
 	j->chain = 0;
-	if (keep) {
+	if (keep && same_boot(l)) { /* else they may tell of what a power failure undid */
 		from = l->v[keep - 1].seq + 1;
 		j->chain = l->v[keep - 1].chain;
 	}
@@ -381,6 +382,7 @@ static int begin_epoch(struct journal *j, const struct look *l, int keep)
 	struct pathset all;
 	pathset_init(&all);
 	pathset_add(&all, "", JF_RECURSIVE | JF_RECOVERY);
+	j->collapsed_to = same_boot(l) ? 0 : j->seq;
 	journal_put_set_locked(j, &all, from);
 	pathset_release(&all);
 	return 0;
@@ -398,6 +400,64 @@ static int recheck_all(struct journal *j)
 	journal_put_set_locked(j, &all, 0);
 	pathset_release(&all);
 	return 0;
+}
+
+/* A rename that the source lost leaves the whole directory where it was. */
+static void add_record(struct pathset *set, const struct jrec *r)
+{
+	pathset_add_record(set, r);
+	if (r->type == JT_RENAME && (r->flags & JF_DIR))
+		pathset_add(set, r->path, JF_RECURSIVE);
+}
+
+static void read_all(struct journal *j, struct pathset *set)
+{
+	struct jreader *rd = NULL;
+	struct jrec r;
+	int err = jreader_open(&rd, j->dirfd);
+	if (!err)
+		err = jreader_rewind(rd);
+	while (!err && jreader_seq(rd) < j->seq) {
+		int got = jreader_next(rd, &r, NULL, NULL);
+		err = got == 1 ? 0 : got < 0 ? got : E_GAP;
+		if (err)
+			break;
+		add_record(set, &r);
+		jrec_release(&r);
+	}
+	if (err)
+		pathset_add(set, "", JF_RECURSIVE);
+	jreader_close(rd);
+}
+
+/* After a power failure of the host. What the records tell of may not have happened, as the mirrored directory is now, and
+ * the inodes they name may be other files there: nobody may replay them. They become a comparison of all paths they touched, in a segment of its
+ * own, before which all others go. Records that are not here any more, but not known to be safe there, make that a comparison of everything. */
+static int replace_all(struct journal *j, const struct look *l, bool everything)
+{
+	const struct found *first = &l->v[0];
+	uint64_t safe = l->have_head ? atomic_load(&l->head->safe_seq) : 0;
+	struct pathset set, none;
+	j->head->epoch = j->epoch; /* for the reader; no harm if we die now */
+	atomic_store(&j->head->committed_seq, j->seq);
+	pathset_init(&set);
+	pathset_init(&none);
+	if (everything || first->name > safe + 1)
+		pathset_add(&set, "", JF_RECURSIVE);
+	read_all(j, &set);
+	int err = begin_segment(j);
+	if (!err) {
+		j->collapsed_to = j->seq;
+		pathset_fit(&set, PATHSET_MAX, segment_room(j->cur->size) - JREC_HEADER - 24);
+		/* the COLLAPSED stands alone: also who has seen all of the records needs the comparison */
+		journal_put_set_locked(j, &none, first->collapsed ? first->from : first->name);
+		journal_put_set_locked(j, &set, 0);
+	} else {
+		log_warn("journal: no segment can be made: %s; everything is compared", err_text(err));
+		err = recheck_all(j);
+	}
+	pathset_release(&set);
+	return err;
 }
 
 static int mend(struct journal *j, const struct look *l)
@@ -490,15 +550,20 @@ static int carry_on(struct journal *j, struct look *l, enum journal_start *start
 	uint64_t pending = l->have_head ? atomic_load(&l->head->recover_ns) : 0;
 	if (*start == JSTART_POWER && pending && pending < *since_ns)
 		*since_ns = pending;
+	bool host = *start == JSTART_POWER || (*start == JSTART_DAMAGED && !same_boot(l));
 	int err = map_head(j, l);
 	if (!err)
 		err = mend(j, l);
-	if (!err && *start == JSTART_DAMAGED && !l->damaged)
+	if (!err && host && !l->damaged)
+		err = replace_all(j, l, *start == JSTART_DAMAGED);
+	else if (!err && *start == JSTART_DAMAGED && !l->damaged)
 		err = recheck_all(j);
 	if (!err)
 		err = write_head(j, l, *start, *since_ns);
 	if (!err)
 		err = sync_upto(j, j->seq);
+	if (!err && host)
+		segment_reclaim(j, j->collapsed_to);
 	return err;
 }
 

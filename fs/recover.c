@@ -4,9 +4,9 @@
  *   killed    the in-flight table says what was going on. An entry's paths were valid at a sequence number of the journal;
  *             they are carried through the renames recorded since, and through renames that had been done below but not
  *             recorded (those are recorded now). What an entry names is rechecked.
- *   power     the in-flight table is worth nothing, and both the journal's end and what it tells of may be missing: what was recorded
- *             since the source was last synced (checkpoint.h) is rechecked, and whatever changed (ctime) since then;
- *             recover_walk.c looks for that beside the mount's work.
+ *   power     the in-flight table is worth nothing, and both the journal's end and what it tells of may be missing: the journal has
+ *             made a comparison of all it told (journal_recover.c); whatever else changed (ctime) since the source was last synced
+ *             (checkpoint.h) is rechecked, recover_walk.c looks for it beside the mount's work.
  *   damaged   everything is rechecked, and the bytes of what changed since the source was last synced, as after a power failure; what was in
  *             flight is among that.
  *   new       nothing: every target begins with a full comparison. */
@@ -22,7 +22,6 @@
 #include <unistd.h>
 
 #include "fs/inflight.h"
-#include "fs/pathset.h"
 #include "fs/recover_walk.h"
 #include "proto/err.h"
 #include "proto/jreader.h"
@@ -349,52 +348,6 @@ static void recover_killed(struct tfs *fs)
 	release(&rc);
 }
 
-/* A rename that the source lost leaves the whole directory where it was. */
-static void add_recorded(struct pathset *set, const struct jrec *r)
-{
-	pathset_add_record(set, r);
-	if (r->type == JT_RENAME && (r->flags & JF_DIR))
-		pathset_add(set, r->path, JF_RECURSIVE);
-}
-
-static void read_recorded(struct tfs *fs, struct pathset *set)
-{
-	uint64_t from = atomic_load(&journal_head(fs->journal)->safe_seq);
-	struct jreader *jr;
-	struct jrec r;
-	int got = jreader_open(&jr, fs->journalfd);
-
-	if (got == 0)
-		got = jreader_seek(jr, from, NULL);
-	if (got == 0 || got == E_COLLAPSED)
-		while ((got = jreader_next(jr, &r, NULL, NULL)) == 1) {
-			add_recorded(set, &r);
-			jrec_release(&r);
-		}
-	if (got < 0) /* reclaimed, for all targets have them */
-		pathset_add(set, "", JF_RECURSIVE);
-	jreader_close(jr);
-}
-
-/* What was recorded since the source was last synced may have happened there, or not. */
-static void recheck_recorded(struct tfs *fs)
-{
-	struct pathset_entry *v;
-	struct pathset set;
-	int n;
-
-	pathset_init(&set);
-	read_recorded(fs, &set);
-	n = pathset_list(&set, &v);
-	for (int k = 0; k < n; k++)
-		recheck(fs, v[k].path, 0, v[k].flags | JF_RECOVERY);
-	if (n < 0)
-		recheck(fs, "", 0, JF_RECOVERY | JF_RECURSIVE);
-	log_warn("the host went down without closing the journal: %d paths changed last are compared with the standbys, and what else changed", n);
-	free(v);
-	pathset_release(&set);
-}
-
 int recover_start(struct tfs *fs, enum journal_start start, uint64_t since_ns)
 {
 	int r = 0;
@@ -407,7 +360,7 @@ int recover_start(struct tfs *fs, enum journal_start start, uint64_t since_ns)
 		recover_killed(fs);
 		break;
 	case JSTART_POWER:
-		recheck_recorded(fs);
+		log_warn("the host went down without closing the journal: what it recorded, and what else changed last, is compared with the standbys");
 		break;
 	case JSTART_DAMAGED:
 		log_error("the journal is damaged: its readable part is kept, everything is compared with the standbys");

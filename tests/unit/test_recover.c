@@ -133,39 +133,6 @@ START_TEST(a_walk_that_was_interrupted_is_resumed)
 }
 END_TEST
 
-START_TEST(after_a_power_failure_what_was_recorded_since_the_last_sync_is_rechecked)
-{
-	struct rig *g = begin();
-
-	jdir_fill(&g->journal, 0, 5); /* f0 ... */
-	ck_assert_int_eq(journal_checkpoint(g->fs.journal, 3, UINT64_MAX), 0);
-	ck_assert_int_eq(recover_start(&g->fs, JSTART_POWER, UINT64_MAX), 0);
-	ck_assert_int_eq(rechecks(g, "f2", 0), 0);
-	ck_assert_int_eq(rechecks(g, "f3", 0), 1);
-	ck_assert_int_eq(rechecks(g, "f4", 0), 1);
-	ck_assert_int_eq(rechecks(g, "dir/file", JF_CHECKSUM), 0);
-	end(g);
-}
-END_TEST
-
-START_TEST(a_directory_whose_rename_may_be_lost_is_rechecked_under_both_names)
-{
-	struct rig *g = begin();
-	struct jrec r;
-
-	jrec_init(&r, JT_RENAME);
-	r.path = "from";
-	r.path2 = "to";
-	r.mode = S_IFDIR;
-	r.flags = JF_DIR;
-	ck_assert_int_eq(journal_append(g->fs.journal, &r), 0);
-	ck_assert_int_eq(recover_start(&g->fs, JSTART_POWER, UINT64_MAX), 0);
-	ck_assert_int_eq(rechecks(g, "from", JF_RECURSIVE), 1);
-	ck_assert_int_eq(rechecks(g, "to", JF_RECURSIVE), 1);
-	end(g);
-}
-END_TEST
-
 START_TEST(with_a_damaged_journal_bytes_changed_last_are_compared)
 {
 	struct rig *g = begin();
@@ -194,6 +161,5 @@ END_TEST
 
 UNIT_MAIN("recover", the_walk_finds_what_changed, a_directory_renamed_meanwhile_makes_it_walk_again,
     a_rename_of_a_directory_that_does_not_end_rechecks_everything, a_walk_that_was_interrupted_is_resumed,
-    after_a_power_failure_what_was_recorded_since_the_last_sync_is_rechecked,
-    a_directory_whose_rename_may_be_lost_is_rechecked_under_both_names, with_a_damaged_journal_bytes_changed_last_are_compared,
+    with_a_damaged_journal_bytes_changed_last_are_compared,
     a_clock_set_back_takes_the_time_to_look_from_with_it)
