@@ -11,6 +11,7 @@
 import fcntl
 import os
 import pathlib
+import shutil
 import struct
 import subprocess
 
@@ -31,7 +32,7 @@ class Disk:
         self.path = pathlib.Path(path)
         self.image = (on.path if on else self.path.parent) / f"{self.path.name}.img"
         self.copy = self.image.with_suffix(".cut")
-        self.options = options
+        self.options, self.kind = options, kind
         self.path.mkdir(exist_ok=True)
         with open(self.image, "wb") as f:
             f.truncate(size_of(size))
@@ -118,3 +119,13 @@ class Disk:
         if self.copy.exists():
             self.copy.replace(self.image)
         self.mount()
+        try:
+            (self.path / ".on").touch()
+        except OSError:  # the dead file system is still there: somebody's mount namespace was copied from ours meanwhile
+            self.unmount()
+            shutil.copyfile(self.image, self.copy)
+            self.copy.replace(self.image)
+            self.options += ",nouuid" if self.kind == "xfs" else ""
+            self.mount()
+            (self.path / ".on").touch()
+        (self.path / ".on").unlink()
