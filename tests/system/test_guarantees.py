@@ -92,7 +92,7 @@ def test_the_clock_jumps(site):
     hosts = [Host(site, source), Host(site, standby)]
     standby.start()
     source.start()
-    for n, seconds in enumerate((-86400, 0, 10 * 365 * 86400, -3600)):
+    for n, seconds in enumerate((-86400, 10 * 365 * 86400)):
         for host in hosts:
             host.clock(seconds)
         Workload(source.dir, seed=40 + n, ops=60, use_mmap=False).run()
@@ -113,7 +113,7 @@ def disk(request, site):
 
 
 @pytest.mark.root
-@pytest.mark.parametrize("sync", ["fsync", "interval", "never"])
+@pytest.mark.parametrize("sync", ["fsync", "never"])
 def test_power_of_the_source_fails(disk, site, sync):
     """What the application fsynced is on the source; with every way of syncing the journal both sides are identical afterwards."""
     standby = site.standby().start()
