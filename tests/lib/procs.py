@@ -178,6 +178,7 @@ class Standby(Process):
     def __init__(self, site, label="standby", **keys):
         super().__init__(site, label)
         self.port = free_port()
+        self.host = "127.0.0.1"  # where it listens
         self.users = {USER: PASSWORD}
         self.secrets = site.dir / f"{label}.secrets"
         self.dir = site.dir / label
@@ -207,8 +208,8 @@ class Standby(Process):
         def listening():
             if not self.running:
                 raise RuntimeError(f"tandemd ended with {self.popen.returncode}:\n{self.log()[-3000:]}")
-            with socket.socket() as s:
-                return s.connect_ex(("127.0.0.1", self.port)) == 0
+            with socket.create_connection((self.host, self.port), 5):
+                return True
         wait_until(listening, lambda: f"tandemd listens on {self.port}:\n{self.log()[-3000:]}")
         return self
 

@@ -8,6 +8,7 @@
         net.cut()                 # reset every connection; new ones are accepted
         net.close(); net.open()   # nobody listens any more; again
         net.flip_at(5000)         # flip one bit in the 5000th byte from now that the client sends
+        net.repeat_at(5000, 100)  # from the 5000th byte on that the client sends, 100 bytes (or what comes at once) come twice
         net.cut_after(5000)       # reset the connection after that many more bytes of the client
         net.up, net.down          # bytes forwarded so far: from clients, to clients
 
@@ -31,7 +32,8 @@ class Proxy:
         self.rate = None
         self.up = self.down = 0
         self.connections = 0  # accepted so far
-        self._flip = self._cut = None  # bytes of clients left until it happens
+        self._flip = self._cut = self._repeat = None  # bytes of clients left until it happens
+        self._length = 0  # of what is repeated
         self._pairs = set()
         self._loop = asyncio.new_event_loop()
         self._flow = None
@@ -80,6 +82,11 @@ class Proxy:
     def flip_at(self, count):
         """Flip a bit in the count-th byte from now that a client sends."""
         self._flip = count
+
+    def repeat_at(self, count, length):
+        """A segment of the stream, length bytes from the count-th from now that a client sends, arrives twice."""
+        self._length = length
+        self._repeat = count
 
     def cut_after(self, count):
         """Reset the connection after count more bytes of the client."""
@@ -190,6 +197,12 @@ class Proxy:
                 data, self._flip = bytes(changed), None
             else:
                 self._flip -= len(data)
+        if self._repeat is not None:
+            if self._repeat < len(data):
+                at, self._repeat = self._repeat, None
+                data = data[:at + self._length] + data[at:]
+            else:
+                self._repeat -= len(data)
         if self._cut is not None:
             if self._cut < len(data):
                 self._cut = None
