@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Who has no password: learns nothing, gets no weaker connection, and cannot use one that he recorded."""
+import itertools
 import os
 import random
 import select
@@ -79,6 +80,11 @@ def recorded_answer(port, user, module, key):
     return bytes(answer), times["answered"] - times["asked"]
 
 
+def after(a, b):
+    """How often one of a is longer than one of b: a half, if nothing tells them apart, however busy the machine is."""
+    return sum((x > y) + (x == y) / 2 for x in a for y in b) / len(a) / len(b)
+
+
 def test_no_name_is_told_from_another(standby):
     """Unknown user, unknown module and wrong password: the same bytes, after the same time. The kinds take turns, so that a busy machine is so for all."""
     key = psk(password="not-the-right-one")
@@ -89,11 +95,13 @@ def test_no_name_is_told_from_another(standby):
             answer, seconds = recorded_answer(standby.port, user, module, key)
             bytes_.add(answer)
             took[kind].append(seconds)
-    quick = {kind: sorted(v)[TRIES // 10] for kind, v in took.items()}  # what other programs add is in the rest
-    text = ", ".join(f"{kind} {quick[kind] * 1e6:.0f} ({statistics.median(v) * 1e6:.0f})" for kind, v in took.items())
-    print(f"{TRIES} tries of each, us, lowest decile (median): {text}")
     assert len(bytes_) == 1, bytes_
-    assert max(quick.values()) < 2 * min(quick.values()) + 0.005, text
+    later = {(a, b): after(took[a], took[b]) for a, b in itertools.combinations(KINDS, 2)}
+    print(f"{TRIES} tries of each, us, lowest decile (median): "
+          + ", ".join(f"{kind} {sorted(v)[TRIES // 10] * 1e6:.0f} ({statistics.median(v) * 1e6:.0f})" for kind, v in took.items())
+          + f"; one before the other in {min(later.values()):.2f} to {max(later.values()):.2f} of all pairs")
+    for kinds, share in later.items():
+        assert 0.15 < share < 0.85, f"{kinds}: the first takes longer in {share:.0%} of all pairs"
 
 
 def nothing_came(standby):
