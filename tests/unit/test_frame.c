@@ -190,7 +190,23 @@ START_TEST(damaged_compressed_data_is_refused_not_expanded)
 }
 END_TEST
 
-UNIT_MAIN("frame", frames_survive_every_method, compression_shrinks_the_frame, what_does_not_shrink_is_sent_as_it_is,
+START_TEST(nothing_is_neither_compressed_nor_expanded)
+{
+	static const enum compress_method all[] = {COMPRESS_NONE, COMPRESS_ZLIB, COMPRESS_ZSTD};
+	uint8_t in[64] = {0}, out[64];
+
+	for (int i = 0; i < 3; i++) {
+		ck_assert_uint_eq(compress_pack(all[i], 0, in, 0, out, sizeof(out)), 0);
+		ck_assert_uint_eq(compress_pack(all[i], 0, in, sizeof(in), out, 0), 0);
+		ck_assert_int_eq(compress_unpack(all[i], in, 0, out, sizeof(out)), E_PROTO);
+		ck_assert_int_eq(compress_unpack(all[i], in, sizeof(in), out, 0), E_PROTO);
+	}
+	ck_assert_uint_eq(compress_pack(COMPRESS_NONE, 0, in, sizeof(in), out, sizeof(out)), 0);
+	ck_assert_int_eq(compress_unpack(COMPRESS_NONE, in, sizeof(in), out, sizeof(out)), E_PROTO);
+}
+END_TEST
+
+UNIT_MAIN("frame", nothing_is_neither_compressed_nor_expanded, frames_survive_every_method, compression_shrinks_the_frame, what_does_not_shrink_is_sent_as_it_is,
     a_payload_above_the_maximum_is_not_put, a_full_queue_refuses_and_stays_usable, every_prefix_is_incomplete,
     every_flipped_payload_bit_is_found, lengths_above_the_maximum_are_refused_at_the_header,
     headers_nobody_sends_are_refused, another_expanded_length_than_the_data_s_is_refused,

@@ -483,7 +483,23 @@ START_TEST(journal_of_another_host_has_another_identity)
 }
 END_TEST
 
-UNIT_MAIN("journal_damage", reader_stops_before_any_flipped_byte, recovery_finds_any_flipped_byte,
+/* Sums that hold over values that counting never reaches. */
+START_TEST(segment_header_beyond_its_limits_is_refused)
+{
+	static const struct jseg bad[] = {{.epoch = 1, .first_seq = 0, .size = JSEG_SIZE_MIN},
+	    {.epoch = 1, .first_seq = JSEG_NUMBER_MAX, .size = JSEG_SIZE_MIN}, {.epoch = JSEG_NUMBER_MAX, .first_seq = 1, .size = JSEG_SIZE_MIN},
+	    {.epoch = 1, .first_seq = 1, .size = JSEG_SIZE_MIN - 1}, {.epoch = 1, .first_seq = 1, .size = JSEG_SIZE_MAX + 1ull}};
+	uint8_t bytes[JSEG_HEADER];
+	struct jseg s;
+	for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
+		jseg_put(bytes, &bad[i]);
+		ck_assert_int_eq(jseg_get(&s, bytes, sizeof(bytes)), E_LIMIT);
+		ck_assert_int_eq(jseg_get(&s, bytes, sizeof(bytes) - 1), E_CHECKSUM);
+	}
+}
+END_TEST
+
+UNIT_MAIN("journal_damage", segment_header_beyond_its_limits_is_refused, reader_stops_before_any_flipped_byte, recovery_finds_any_flipped_byte,
 	  recovery_survives_any_flipped_byte_of_the_head_page, segment_cut_to_any_length_is_damage,
 	  after_a_boot_any_length_of_the_open_segment_is_cut_at_a_record, record_of_another_version_is_not_touched,
 	  one_segment_in_place_of_the_other_is_damage, journal_of_another_host_has_another_identity)

@@ -265,6 +265,22 @@ START_TEST(a_set_above_the_buffer_s_limit_leaves_it_unchanged)
 }
 END_TEST
 
+START_TEST(what_the_file_refuses_is_reported)
+{
+	static uint8_t large[XATTR_SET_MAX + 1];
+	static const uint8_t one[] = {1, 0, 6, 0, 'u', 's', 'e', 'r', '.', 'x', 0, 1, 0, 0, 0, 'v'};
+	struct buf b;
+	int closed = open("/dev/null", O_RDONLY);
+
+	close(closed);
+	buf_init(&b, XATTR_SET_MAX);
+	ck_assert_int_lt(xattrs_read(&b, closed, -1, NULL), 0);
+	ck_assert_int_lt(xattrs_apply(one, sizeof(one), closed, -1, NULL), 0);
+	ck_assert_int_eq(xattrs_apply(large, sizeof(large), closed, -1, NULL), E_LIMIT);
+	buf_release(&b);
+}
+END_TEST
+
 /* Outside of a test nothing of Check may be called. */
 static bool supported(void)
 {
@@ -289,7 +305,7 @@ int main(void)
 	    the_same_attributes_have_the_same_digest, every_way_to_an_inode_gives_the_same_set, a_symlink_is_not_followed,
 	    applying_makes_the_set_exact, the_empty_set_removes_all, applying_what_is_there_changes_nothing,
 	    an_acl_travels_as_an_attribute, the_rest_is_tried_after_a_failure, names_that_are_not_ours_are_refused,
-	    sets_out_of_order_are_refused, every_cut_of_a_set_is_refused, a_set_above_the_buffer_s_limit_leaves_it_unchanged};
+	    sets_out_of_order_are_refused, every_cut_of_a_set_is_refused, a_set_above_the_buffer_s_limit_leaves_it_unchanged, what_the_file_refuses_is_reported};
 
 	if (!supported())
 		return SKIP;
