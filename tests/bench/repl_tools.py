@@ -112,7 +112,11 @@ class Tool:
         """Begin to mirror."""
 
     def first(self):
-        """Copy everything; return the seconds that took, None for tools that do not say when they are done."""
+        """Copy everything; return the seconds until the tool says so, None for tools that do not say when they are done."""
+
+    def settle(self):
+        """Wait until what first() copied is on the standby's disk."""
+        subprocess.run(["sync", "-f", str(self.dst)], check=True)
 
     def changed(self):
         """Called after every change; for tools that are started by hand."""
@@ -157,17 +161,23 @@ class Tandem(Tool):
         self.start_source()
 
     def first(self):
-        """Until it is durable on the standby, which the others do not wait for."""
         self.standby.start()
         began = time.perf_counter()
-        self.start_source()
+        self.mount()
+        wait_until(lambda: self.source.target()["state"] == "insync", "everything is applied", 3000, 0.05)
         return time.perf_counter() - began
 
-    def start_source(self):
+    def settle(self):
+        self.source.wait(3000)
+
+    def mount(self):
         if self.link and not self.proxy:
             self.source.keys["target"] = [self.standby.url(port=self.through(self.standby.port))]
         self.source.start()
-        self.source.wait(3000)
+
+    def start_source(self):
+        self.mount()
+        self.settle()
 
     def replicator(self):
         return wait_until(self.source.replicators, "a replicator")[0]

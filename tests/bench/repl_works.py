@@ -198,6 +198,7 @@ def sustained(tool, o):
     yield "sustained, files per second", len(wrote) / (wrote[-1] - began)
     yield "sustained, lag in the middle third, s", sum(x for _, x in lag[third:2 * third]) / third
     yield "sustained, lag in the last third, s", sum(x for _, x in lag[-third:]) / third
+    yield "sustained, growth of the lag, ms", (sum(x for _, x in lag[-third:]) - sum(x for _, x in lag[third:2 * third])) / third * 1000
 
 
 def delta(tool, o):
@@ -333,13 +334,15 @@ def small_files(where, count, data=None):
 
 def first(tool, o):
     small_files(tool.src, o.tree)
+    began = time.perf_counter()
     took = tool.first()
     if took is None:
         return
     yield f"first copy of {o.tree} small files, s", took
+    tool.settle()
+    yield f"first copy of {o.tree} small files, on the disk, s", time.perf_counter() - began
     os.sync()
     if isinstance(tool, Tandem):
-        tool.source.wait()
         began = time.perf_counter()
         assert tool.source.ctl("verify", "m", timeout=3000).returncode == 0
         yield f"comparison of {o.tree} equal files, s", time.perf_counter() - began
@@ -352,9 +355,12 @@ def first(tool, o):
 def large(tool, o):
     fill(tool.src / "large", o.large)
     os.sync()
+    began = time.perf_counter()
     took = tool.first()
     if took is not None:
         yield f"first copy of {o.large} MiB, MiB/s", o.large / took
+        tool.settle()
+        yield f"first copy of {o.large} MiB, on the disk, MiB/s", o.large / (time.perf_counter() - began)
 
 
 def source_text():
