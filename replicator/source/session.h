@@ -69,6 +69,8 @@ struct session {
 		unsigned first, n;
 	} lag;
 	uint64_t saved, saved_ns;       /* position written to targets/ */
+	uint64_t sent_ns;               /* when live records were last sent */
+	unsigned burst;                 /* how often in a row that was soon after the time before */
 };
 
 /* Open stream, reader, sender on conn after WELCOME, decide where to begin (resume.c), and replicate until the connection ends.
