@@ -386,7 +386,7 @@ class Site:
         logs = self.dir / "sanitizer" / "report"
         san = f"log_path={logs}:abort_on_error=0:exitcode=99:handle_segv=1"
         return {**os.environ, "ASAN_OPTIONS": f"{san}:verify_asan_link_order=0:detect_leaks={os.environ.get('TANDEM_LEAKS', '1')}", "LSAN_OPTIONS": "exitcode=0",
-                "UBSAN_OPTIONS": f"{san}:print_stacktrace=1", "TSAN_OPTIONS": f"{san}:second_deadlock_stack=1", "LC_ALL": "C.UTF-8"}
+                "UBSAN_OPTIONS": f"{san}:print_stacktrace=1", "TSAN_OPTIONS": f"{san}:second_deadlock_stack=1:suppressions={pathlib.Path(__file__).parents[1] / 'tsan.supp'}", "LC_ALL": "C.UTF-8"}
 
     def sanitizer_reports(self):
         """Text of what AddressSanitizer and its like found in any process so far."""
