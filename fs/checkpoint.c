@@ -43,8 +43,9 @@ static void make(struct checkpoint *c)
 	if (syncfs(c->fs->rootfd) < 0) {
 		r = -errno;
 		c->failed = true;
-		log_error("the source could not be synced: %s; after a power failure all that changed since its last sync is compared",
-		    err_text(r));
+		log_error("the source could not be synced: %s; after a power failure all that changed since "
+			  "its last sync is compared",
+			  err_text(r));
 		return;
 	}
 	r = journal_checkpoint(j, seq, ns);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause
  * A host of its own for the processes that preload this (host.py): another boot id, and a clock that jumps.
  *
- *   TANDEM_TEST_HOST   a file: 8 bytes, nanoseconds to add to CLOCK_REALTIME (host order), then the boot id as the kernel writes it.
+ *   TANDEM_TEST_HOST   a file: 8 bytes, nanoseconds to add to CLOCK_REALTIME (host order), then the boot id
+ * as the kernel writes it.
  *
  * The file is mapped once, so that confined processes see it, too, and changes are seen at once. */
 #define _GNU_SOURCE

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause
- * A power failure at every instant of a journal's life: what a writer stored is kept as it was at its sync and as it was at its end, and the directory is
- * made again with every prefix of the sectors between, and with any selection of them, with the head page of either time, and without the newest
- * segment's name. Recovery must have every record that was durable, and none that was never written. */
+ * A power failure at every instant of a journal's life: what a writer stored is kept as it was at its sync
+ * and as it was at its end, and the directory is made again with every prefix of the sectors between, and
+ * with any selection of them, with the head page of either time, and without the newest segment's name.
+ * Recovery must have every record that was durable, and none that was never written. */
 #include "config.h"
 
 #include <sys/mman.h>
@@ -79,12 +80,14 @@ static void empty(struct jdir *d)
 }
 
 /* there[i]: the differing sector i was written; segments: how many have their names. */
-static void make_again(struct jdir *d, const bool *there, const int *which, int n, const struct image *head, int segments)
+static void make_again(struct jdir *d, const bool *there, const int *which, int n, const struct image *head,
+		       int segments)
 {
 	static struct image m;
 	m = *early;
 	for (int i = 0; i < n; i++) {
-		int seg = which[i] / (int)(JSEG_SIZE_MIN / SECTOR), at = which[i] % (int)(JSEG_SIZE_MIN / SECTOR) * SECTOR;
+		int seg = which[i] / (int)(JSEG_SIZE_MIN / SECTOR),
+		    at = which[i] % (int)(JSEG_SIZE_MIN / SECTOR) * SECTOR;
 		if (there[i])
 			memcpy(m.seg[seg] + at, late->seg[seg] + at, SECTOR);
 	}
@@ -196,5 +199,6 @@ START_TEST(a_head_page_younger_than_the_records_is_no_damage)
 }
 END_TEST
 
-UNIT_MAIN("journal after a power failure", every_prefix_of_the_sectors_written_is_recovered, any_selection_of_the_sectors_written_is_recovered,
+UNIT_MAIN("journal after a power failure", every_prefix_of_the_sectors_written_is_recovered,
+	  any_selection_of_the_sectors_written_is_recovered,
 	  a_head_page_younger_than_the_records_is_no_damage)

@@ -58,7 +58,8 @@ static void walked(struct rig *g)
 		nanosleep(&nap, NULL);
 }
 
-/* How many RECHECK records of path with all of these flags, and of RECURSIVE and CHECKSUM no others, are in the journal. */
+/* How many RECHECK records of path with all of these flags, and of RECURSIVE and CHECKSUM no others, are in
+ * the journal. */
 static int rechecks(struct rig *g, const char *path, uint16_t flags)
 {
 	struct jreader *jr;
@@ -68,7 +69,8 @@ static int rechecks(struct rig *g, const char *path, uint16_t flags)
 	ck_assert_int_eq(jreader_open(&jr, g->journal.fd), 0);
 	ck_assert_int_eq(jreader_rewind(jr), 0);
 	while (jreader_next(jr, &r, NULL, NULL) == 1) {
-		n += r.type == JT_RECHECK && strcmp(r.path, path) == 0 && (r.flags & (JF_RECURSIVE | JF_CHECKSUM)) == flags;
+		n += r.type == JT_RECHECK && strcmp(r.path, path) == 0 &&
+		     (r.flags & (JF_RECURSIVE | JF_CHECKSUM)) == flags;
 		jrec_release(&r);
 	}
 	jreader_close(jr);
@@ -160,6 +162,6 @@ START_TEST(a_clock_set_back_takes_the_time_to_look_from_with_it)
 END_TEST
 
 UNIT_MAIN("recover", the_walk_finds_what_changed, a_directory_renamed_meanwhile_makes_it_walk_again,
-    a_rename_of_a_directory_that_does_not_end_rechecks_everything, a_walk_that_was_interrupted_is_resumed,
-    with_a_damaged_journal_bytes_changed_last_are_compared,
-    a_clock_set_back_takes_the_time_to_look_from_with_it)
+	  a_rename_of_a_directory_that_does_not_end_rechecks_everything,
+	  a_walk_that_was_interrupted_is_resumed, with_a_damaged_journal_bytes_changed_last_are_compared,
+	  a_clock_set_back_takes_the_time_to_look_from_with_it)

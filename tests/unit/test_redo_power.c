@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-2-Clause
- * A power failure at every instant of changes in place and saved positions. What the real code writes is recorded (its system calls are
- * wrapped by the linker), and the directory is made again from every prefix of that, with what was not synced there, missing, or there in
- * part: file data in any selection, names in the order of their changes. Recovery must find the file whole, no older than what was durable, and
- * the position that was saved. */
+ * A power failure at every instant of changes in place and saved positions. What the real code writes is
+ * recorded (its system calls are wrapped by the linker), and the directory is made again from every prefix of
+ * that, with what was not synced there, missing, or there in part: file data in any selection, names in the
+ * order of their changes. Recovery must find the file whole, no older than what was durable, and the position
+ * that was saved. */
 #include "config.h"
 
 #include <errno.h>
@@ -13,9 +14,9 @@
 #include "replicator/module/redo.h"
 #include "tests/unit/unit.h"
 
-#define OPS   512
-#define FILES 64
-#define BYTES 40000 /* of a file at most */
+#define OPS	512
+#define FILES	64
+#define BYTES	40000 /* of a file at most */
 #define CHANGES 4
 
 enum kind { WRITE, TRUNC, NAME, RENAME, UNLINK, SYNC, SYNCDIR, SYNCFS };
@@ -277,7 +278,8 @@ static void put(int dirfd, const char *name, const uint8_t *data, size_t n)
 /* Change number n of the file: two ranges and another size. */
 static void change(struct rig *r, int n)
 {
-	struct redo_piece pieces[] = {{.off = 100u * (unsigned)n, .len = 9000, .at = 0}, {.off = 20000, .len = 5000u * (unsigned)n, .at = 9000}};
+	struct redo_piece pieces[] = {{.off = 100u * (unsigned)n, .len = 9000, .at = 0},
+				      {.off = 20000, .len = 5000u * (unsigned)n, .at = 9000}};
 	size_t len = 9000 + 5000 * (size_t)n;
 	uint8_t *data = malloc(len);
 	uint64_t number;
@@ -293,8 +295,14 @@ static void change(struct rig *r, int n)
 	for (size_t at = 0; at < len; at += 4096)
 		ck_assert_int_gt(pwrite(fd, data + at, len - at < 4096 ? len - at : 4096, (off_t)at), 0);
 	ck_assert_int_eq(fstat(target, &st), 0);
-	struct redo_log log = {.number = number, .dev = st.st_dev, .ino = st.st_ino, .path = (char[]){"file"}, .size = r->size[n],
-			       .attr = {0100600, geteuid(), getegid(), {n, n}}, .v = pieces, .n = 2};
+	struct redo_log log = {.number = number,
+			       .dev = st.st_dev,
+			       .ino = st.st_ino,
+			       .path = (char[]){"file"},
+			       .size = r->size[n],
+			       .attr = {0100600, geteuid(), getegid(), {n, n}},
+			       .v = pieces,
+			       .n = 2};
 	ck_assert_int_eq(redo_commit(&r->redo, &log, fd), 0);
 	r->committed[n] = nops;
 	ck_assert_int_eq(redo_apply(&log, fd, target), 0);
@@ -350,7 +358,8 @@ static void make_again(struct rig *r)
 	closedir(d);
 	put(r->root, "file", disk.file[0].data, disk.file[0].size);
 	for (int i = 0; i < disk.nnames; i++)
-		put(r->fd, disk.names[i].name, disk.file[disk.names[i].file].data, disk.file[disk.names[i].file].size);
+		put(r->fd, disk.names[i].name, disk.file[disk.names[i].file].data,
+		    disk.file[disk.names[i].file].size);
 }
 
 static int version_of(const struct rig *r)
@@ -375,7 +384,8 @@ static void check(struct rig *r, int k)
 	int v = version_of(r);
 	ck_assert_msg(v >= 0, "torn when cut before operation %d", k);
 	for (int n = 1; n <= CHANGES; n++)
-		ck_assert_msg(k < r->committed[n] || v >= n, "cut before operation %d: version %d, though %d was durable", k, v, n);
+		ck_assert_msg(k < r->committed[n] || v >= n,
+			      "cut before operation %d: version %d, though %d was durable", k, v, n);
 	ck_assert_msg(err == 0 || k < r->saved, "cut before operation %d: no position: %d", k, err);
 	ck_assert_msg(err || p.pos.digest == p.pos.seq * 3, "another position than was ever saved");
 	ck_assert_msg(err || (int)p.pos.seq <= v, "the position is ahead of the file");
