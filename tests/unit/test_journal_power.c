@@ -20,7 +20,7 @@ struct image {
 	uint64_t seqs[SEGS];
 	int n;
 	uint8_t seg[SEGS][JSEG_SIZE_MIN];
-	uint8_t head[JHEAD_SIZE];
+	_Alignas(struct jhead) uint8_t head[JHEAD_SIZE];
 };
 
 static struct image *early, *late; /* shared with the writer's process */
