@@ -32,7 +32,7 @@ class Disk:
         self.path = pathlib.Path(path)
         self.image = (on.path if on else self.path.parent) / f"{self.path.name}.img"
         self.copy = self.image.with_suffix(".cut")
-        self.options, self.kind = options, kind
+        self.options = options + (",nouuid" if kind == "xfs" else "")  # somebody may hold what it was before a power failure
         self.path.mkdir(exist_ok=True)
         with open(self.image, "wb") as f:
             f.truncate(size_of(size))
@@ -125,7 +125,6 @@ class Disk:
             self.unmount()
             shutil.copyfile(self.image, self.copy)
             self.copy.replace(self.image)
-            self.options += ",nouuid" if self.kind == "xfs" else ""
             self.mount()
             (self.path / ".on").touch()
         (self.path / ".on").unlink()
