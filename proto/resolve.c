@@ -71,6 +71,15 @@ static int start(struct lookup *l)
 	return -r;
 }
 
+/* Wait for the answer. Reading what tells of it orders its stores before our loads. */
+static int await(struct lookup *l, int cancelfd, int64_t deadline)
+{
+	uint64_t n;
+	int r = conn_wait(l->done, POLLIN, cancelfd, deadline);
+
+	return r == 0 && read(l->done, &n, sizeof(n)) < 0 ? -errno : r;
+}
+
 int resolve(struct addrinfo **list, const char *host, int port, int cancelfd, int64_t deadline, int *gai)
 {
 	struct lookup *l = calloc(1, sizeof(*l));
@@ -91,7 +100,7 @@ int resolve(struct addrinfo **list, const char *host, int port, int cancelfd, in
 	}
 	look_up(l, AI_NUMERICHOST);
 	if (l->gai == EAI_NONAME && (r = start(l)) == 0)
-		r = conn_wait(l->done, POLLIN, cancelfd, deadline);
+		r = await(l, cancelfd, deadline);
 	if (r == 0 && l->gai != 0) {
 		r = l->gai == EAI_SYSTEM ? -l->err : -EHOSTUNREACH;
 		*gai = l->gai == EAI_SYSTEM ? 0 : l->gai;

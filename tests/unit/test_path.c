@@ -108,5 +108,33 @@ START_TEST(paths_longer_than_path_max_work)
 }
 END_TEST
 
-UNIT_MAIN("path", rules, silly_names, within_and_rebase, show_escapes_what_a_terminal_obeys, nothing_goes_through_a_symlink,
+START_TEST(paths_too_long_are_refused)
+{
+	static char longest[PATH_LONGEST + 2], out[8];
+
+	memset(longest, 'a', sizeof(longest) - 1);
+	for (size_t i = 200; i < sizeof(longest) - 1; i += 200)
+		longest[i] = '/';
+	ck_assert(!path_valid(longest));
+	longest[PATH_LONGEST - 1] = '\0';
+	ck_assert(path_valid(longest));
+	ck_assert_int_eq(path_rebase(out, sizeof(out), "a", "a", "12345678"), E_LIMIT);
+	ck_assert_int_eq(path_rebase(out, sizeof(out), "a", "a", "1234567"), 0);
+	ck_assert_str_eq(out, "1234567");
+}
+END_TEST
+
+START_TEST(what_is_no_text_is_shown_as_bytes)
+{
+	static const char *const bad[] = {"\xc2\x85", "\xc2", "\xe0\x80\x80", "\xed\xa0\x80", "\xf0\x80\x80\x80", "\xf4\x90\x80\x80", "\xff"};
+	char out[64];
+
+	for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++)
+		ck_assert_msg(path_show(out, sizeof(out), bad[i])[0] == '\\', "%zu: %s", i, out);
+	ck_assert_str_eq(path_show(out, sizeof(out), "\xf0\x9f\x98\x80"), "\xf0\x9f\x98\x80");
+	ck_assert_str_eq(path_show(out, 0, "x"), "");
+}
+END_TEST
+
+UNIT_MAIN("path", paths_too_long_are_refused, what_is_no_text_is_shown_as_bytes, rules, silly_names, within_and_rebase, show_escapes_what_a_terminal_obeys, nothing_goes_through_a_symlink,
     paths_longer_than_path_max_work)
