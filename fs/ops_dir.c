@@ -90,9 +90,11 @@ static struct dirent64k *peek(struct odir *d, int *err)
 	return n > 0 ? (struct dirent64k *)d->block : NULL;
 }
 
+/* Also to the beginning that it stands at: Btrfs lists nothing younger than the last open or rewind, and the kernel would cache that listing as the
+ * directory's. */
 static int seek_to(struct odir *d, off_t off)
 {
-	if (off == d->next)
+	if (off == d->next && off != 0)
 		return 0;
 	d->pos = d->len = 0;
 	if (lseek(d->fd, off, SEEK_SET) < 0)

@@ -270,3 +270,16 @@ def test_state_disk_broken(disk, disk_site):
         os.fsync(fd)
         os.close(fd)
     wait_until(lambda: source.ctl("status", source.name).returncode == 2, lambda: source.ctl("status", source.name).stdout)
+
+
+def test_directory_opened_before_an_entry_was_made_in_it(disk, disk_site):
+    """Btrfs lists to an open directory nothing younger than it; the kernel keeps the first listing of the mount for all."""
+    source, standby, _ = pair_on(disk_site, disk, "source", "256M", kind="btrfs")
+    (source.dir / "dir").mkdir()
+    fd = os.open(source.dir / "dir", os.O_RDONLY | os.O_DIRECTORY)
+    (source.dir / "dir" / "new").touch()
+    os.listdir(fd)
+    os.close(fd)
+    assert os.listdir(source.dir / "dir") == ["new"]
+    source.wait()
+    tree.assert_same(source.dir, standby.dir)
