@@ -120,6 +120,13 @@ void op_append_mtime_locked(struct tfs *fs, struct worker *w, struct inode *dir,
 	journal_append(fs->journal, r);
 }
 
+#define DIR_TIME 1.0
+
+double op_attr_time(const struct tfs *fs, mode_t mode)
+{
+	return S_ISDIR(mode) && fs->attr_timeout > DIR_TIME ? DIR_TIME : fs->attr_timeout;
+}
+
 void op_fill_entry(struct tfs *fs, const struct inode *i, const struct stat *st, struct fuse_entry_param *e)
 {
 	memset(e, 0, sizeof(*e));
@@ -127,7 +134,7 @@ void op_fill_entry(struct tfs *fs, const struct inode *i, const struct stat *st,
 	e->generation = i == fs->tree.root ? 0 : fs->generation; /* the kernel made the root itself */
 	e->attr = *st;
 	e->entry_timeout = fs->entry_timeout;
-	e->attr_timeout = fs->attr_timeout;
+	e->attr_timeout = op_attr_time(fs, st->st_mode);
 }
 
 void op_reply_entry(fuse_req_t req, struct inode *i, const struct stat *st)

@@ -35,7 +35,7 @@ struct tfs {
 	int journalfd;             /* its journal/ */
 	struct fuse_session *se;
 	double entry_timeout;      /* seconds */
-	double attr_timeout;       /* seconds */
+	double attr_timeout;       /* seconds; of directories: op_attr_time */
 	bool exclusive;            /* we are the only writer of the directory below */
 	bool nfs;                  /* the directory below is NFS: a removed file that is open keeps a name (path_name_silly) */
 	bool remote;               /* the directory below is NFS, CIFS or FUSE: close reports errors, callers' ids count */

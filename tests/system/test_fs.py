@@ -361,3 +361,18 @@ def test_dead_mount_is_mounted_again(mount):
         os.kill(pid, 9)
     wait_until(lambda: mount.log().count("mounted on") == 2 and (mount.dir / "f").read_text() == "x", "a new mount", 10)
     (mount.dir / "g").write_text("y")
+
+
+def test_attributes_of_a_directory_are_asked_for_again(site):
+    """The kernel may take an answer that is older than a change made meanwhile, for a directory: it must not keep that for long. Here the
+    change is one that it cannot know of."""
+    source = site.source(["tandem://nobody@127.0.0.1:1/m"])
+    (source.dir / "d").mkdir()
+    below = os.open(source.dir, os.O_RDONLY | os.O_DIRECTORY)  # opened before the mount covers it
+    source.start("--no-replicator")
+    before = os.stat(source.dir / "d").st_mtime_ns
+    os.mkdir("d/new", dir_fd=below)
+    now = os.stat("d", dir_fd=below).st_mtime_ns
+    os.close(below)
+    assert now != before
+    wait_until(lambda: os.stat(source.dir / "d").st_mtime_ns == now, "the directory's new time", 5)
