@@ -33,6 +33,7 @@ from lib.wait import SLOW, wait_until
 PROGRAMS = ("tandemfs", "tandem-replicator", "tandemd", "tandemctl")
 TOP = pathlib.Path(__file__).resolve().parents[2]
 USER, PASSWORD = "rsync_backup", "correct-horse-battery"
+NO_REPORT = re.compile(r"^==\d+==Unable to get registers from thread \d+\.$", re.M)  # LeakSanitizer, of a thread that was just ending
 SANITIZER = re.compile(r"ERROR: (Address|Leak)Sanitizer|WARNING: ThreadSanitizer|runtime error: |SUMMARY: \w+Sanitizer")
 
 
@@ -390,10 +391,10 @@ class Site:
 
     def sanitizer_reports(self):
         """Text of what AddressSanitizer and its like found in any process so far."""
-        texts = [p.read_text(errors="replace") for p in sorted((self.dir / "sanitizer").iterdir()) if p.is_file()]
+        texts = [NO_REPORT.sub("", p.read_text(errors="replace")).strip() for p in sorted((self.dir / "sanitizer").iterdir()) if p.is_file()]
         for p in self.standbys + self.sources + self.extra:
             texts += [line for line in p.log().splitlines() if SANITIZER.search(line)]
-        return "\n".join(texts)
+        return "\n".join(filter(None, texts))
 
     def describe(self):
         """Logs, status and tree differences, for the report of a failed test."""
