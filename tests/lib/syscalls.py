@@ -5,7 +5,8 @@ import os
 
 RENAME_NOREPLACE, RENAME_EXCHANGE = 1, 2
 FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_COLLAPSE, FALLOC_ZERO, FALLOC_INSERT = 1, 2, 8, 16, 32
-AT_FDCWD, AT_SYMLINK_FOLLOW = -100, 0x400
+AT_FDCWD, AT_SYMLINK_FOLLOW, AT_SYMLINK_NOFOLLOW, AT_STATX_FORCE_SYNC = -100, 0x400, 0x100, 0x2000
+STATX_BASIC_STATS = 0x7ff
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -24,6 +25,11 @@ def renameat2(old, new, flags):
 def fallocate(fd, mode, offset, length):
     """fallocate(2) with its modes."""
     _check(_libc.fallocate(fd, mode, ctypes.c_longlong(offset), ctypes.c_longlong(length)))
+
+
+def ask_again(path):
+    """Make the kernel ask the file system for the attributes of path: statx(2) with AT_STATX_FORCE_SYNC."""
+    _check(_libc.statx(AT_FDCWD, os.fsencode(path), AT_SYMLINK_NOFOLLOW | AT_STATX_FORCE_SYNC, STATX_BASIC_STATS, ctypes.create_string_buffer(256)), path)
 
 
 def syncfs(fd):
