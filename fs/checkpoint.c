@@ -23,19 +23,11 @@ struct checkpoint {
 	bool stop;
 };
 
-static uint64_t now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_REALTIME, &ts);
-	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
-}
-
 /* Not while the journal cannot be written: what it stands for then is in memory alone. */
 static void make(struct checkpoint *c)
 {
 	struct journal *j = c->fs->journal;
-	uint64_t seq = journal_seq(j), ns = now_ns();
+	uint64_t seq = journal_seq(j), ns = journal_now();
 	int r;
 
 	if (c->failed || atomic_load(&journal_head(j)->degraded))
@@ -64,7 +56,7 @@ static void *thread_main(void *arg)
 	clock_gettime(CLOCK_MONOTONIC, &at);
 	while (!c->stop) {
 		pthread_mutex_unlock(&c->lock);
-		journal_clock(j, now_ns());
+		journal_clock(j, journal_now());
 		if (left <= 0 && journal_seq(j) > atomic_load(&journal_head(j)->safe_seq)) {
 			make(c);
 			left = CHECKPOINT_S;

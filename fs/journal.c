@@ -37,7 +37,7 @@
 #include "proto/log.h"
 #include "proto/path.h"
 
-static uint64_t now_ns(void)
+uint64_t journal_now(void)
 {
 	struct timespec ts;
 	clock_gettime(CLOCK_REALTIME, &ts);
@@ -78,7 +78,7 @@ int journal_put_locked(struct journal *j, struct jrec *r)
 	size_t room = j->cur->size - j->tail - JREC_HEADER;
 	struct buf b = {.data = j->cur->map + j->tail, .cap = room, .max = room};
 	r->seq = j->seq + 1;
-	r->time_ns = now_ns();
+	r->time_ns = journal_now();
 	int err = jrec_put(&b, r);
 	if (err)
 		return err;

@@ -38,6 +38,8 @@ void journal_recovered(struct journal *j);
 /* Make records up to seq durable, whatever the sync option, and remember that what they tell of, and what changed below the mount
  * before ns (CLOCK_REALTIME), is durable there. Returns 0 or -errno. */
 int journal_checkpoint(struct journal *j, uint64_t seq, uint64_t ns);
+/* The time of the clock by which records are stamped: CLOCK_REALTIME, in ns. */
+uint64_t journal_now(void);
 /* Tell it the time, now and then: if the clock was set back, the time it remembers is, too, durably. */
 void journal_clock(struct journal *j, uint64_t ns);
 /* Close properly: sync, mark clean. Frees j; dirfd stays the caller's. */
