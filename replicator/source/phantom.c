@@ -9,7 +9,7 @@
  *   last UNLINK, or being replaced       -> REAL (forgotten); sent unless NONE
  *
  * An exchange of a NONE or HOLLOW one with another inode becomes the plain rename of the other; a HOLLOW inode that has several names
- * stays HOLLOW, and its records are sent as they are.
+ * stays HOLLOW, and its RENAMEs and LINKs are sent as they are. Attributes of a phantom are never sent.
  *
  *   its bytes are left to the comparison REAL -> LEFT: its RENAME or LINK is not sent, both names are compared; so half a version never
  *                                        replaces a whole one. Its next CONTENT brings the whole file -> REAL, so does the end of all comparisons.
@@ -257,11 +257,9 @@ static int decide_other(struct phantoms *p, const struct wrec *e)
 		return PA_SEND;
 	if (x->state == PS_LEFT)
 		return e->type == JT_CONTENT ? PA_WHOLE : PA_LEAVE;
-	if (x->state == PS_NONE || e->type == JT_CONTENT || (x->state == PS_HOLLOW && x->seq == 0))
-		return PA_DROP;
-	if (x->state == PS_STANDIN) /* the stand-in may have other names: its attributes are not the phantom's */
-		return e->type == JT_LINK ? PA_SEND : PA_DROP;
-	x->linked |= e->type == JT_LINK;
+	if (e->type != JT_LINK || x->state == PS_NONE || (x->state == PS_HOLLOW && x->seq == 0))
+		return PA_DROP; /* attributes, too: another file, with names of its own, may stand there */
+	x->linked |= x->state == PS_HOLLOW;
 	return PA_SEND;
 }
 

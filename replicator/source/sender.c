@@ -19,6 +19,7 @@
 #include "proto/path.h"
 #include "replicator/source/clock.h"
 #include "replicator/source/content.h"
+#include "replicator/source/deaths.h"
 #include "replicator/source/locate.h"
 #include "replicator/source/owed.h"
 #include "replicator/source/phantom.h"
@@ -38,6 +39,8 @@ struct sender {
 	struct window *w;
 	size_t at;              /* next record of the window */
 	struct phantoms *phantoms;
+	struct deaths *deaths;  /* in the records (resumed, replay], NULL: not read yet */
+	uint64_t resumed, replay;
 	struct owed owed;
 	struct buf scratch;
 	struct sender_pos pos;
@@ -80,6 +83,7 @@ void sender_free(struct sender *s)
 		return;
 	window_free(s->w);
 	phantoms_free(s->phantoms);
+	deaths_free(s->deaths);
 	owed_release(&s->owed);
 	buf_release(&s->scratch);
 	free(s);
@@ -562,6 +566,42 @@ static int send_act(struct sender *s, size_t i, enum phantom_act act)
 	}
 }
 
+static bool sets_attributes(const struct wrec *e)
+{
+	return (e->type == JT_SETATTR && !S_ISDIR(e->mode)) || e->type == JT_SETXATTR || e->type == JT_REMOVEXATTR;
+}
+
+/* What became a phantom in an earlier connection is not known in this one: another file may stand in for it. It was gone then, so that the
+ * journal had its end when this connection began. Returns enum phantom_act or an error. */
+static int decide_attributes(struct sender *s, const struct wrec *e)
+{
+	int r = 0;
+
+	if (e->seq > s->replay || phantoms_state(s->phantoms, e->ino) != PS_REAL)
+		return PA_SEND;
+	if (s->deaths == NULL)
+		r = deaths_read(&s->deaths, s->env.jdirfd, s->resumed, s->replay);
+	if (r < 0)
+		return r;
+	switch (deaths_of(s->deaths, e->ino, e->seq)) {
+	case DEATH_NONE:
+		return PA_SEND;
+	case DEATH_COMES:
+		return PA_DROP;
+	default:
+		r = phantoms_leave(s->phantoms, e->ino, e->seq);
+		return r < 0 ? r : PA_LEAVE;
+	}
+}
+
+/* Returns enum phantom_act or an error. */
+static int decide(struct sender *s, const struct wrec *e)
+{
+	int r = sets_attributes(e) ? decide_attributes(s, e) : PA_SEND;
+
+	return r == PA_SEND ? phantoms_decide(s->phantoms, e) : r;
+}
+
 /* Returns 0 (sent or not to be sent), SR_WAIT, or an error. */
 static int send_one(struct sender *s, size_t i)
 {
@@ -583,7 +623,7 @@ static int send_one(struct sender *s, size_t i)
 	r = gate(s, e);
 	if (r == SR_WAIT)
 		return r;
-	r = phantoms_decide(s->phantoms, e);
+	r = decide(s, e);
 	return r < 0 ? r : send_act(s, i, (enum phantom_act)r);
 }
 
@@ -725,6 +765,8 @@ static uint32_t outstanding(struct sender *s)
 
 void sender_replay(struct sender *s, uint64_t seq)
 {
+	s->resumed = s->pos.seq;
+	s->replay = seq;
 	phantoms_replay(s->phantoms, seq);
 }
 

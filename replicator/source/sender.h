@@ -30,7 +30,7 @@ int sender_new(struct sender **out, const struct sender_env *env);
 void sender_free(struct sender *s);
 /* Read from here on. Borrows the reader, which stands after record seq with digest. What the window holds is forgotten. */
 void sender_read(struct sender *s, struct jreader *r, uint64_t seq, uint64_t digest);
-/* Records up to seq may have been applied already: they were in the journal when this connection began. */
+/* Records up to seq may have been applied already: they were in the journal when this connection began, where sender_read was told to. */
 void sender_replay(struct sender *s, uint64_t seq);
 /* The content of inode ino, record seq, will not be sent because it is gone: in an earlier connection, or after it was put off. linked: it
  * had several names. Returns 0 or -ENOMEM. */

@@ -54,3 +54,33 @@ def test_random_operations_in_one_window(pair, round_):
         with paused(pair):
             Workload(pair.dir, seed=20000 + 10 * round_ + part, ops=600, only=None if part % 2 else NAMES).run()
     pair.same()
+
+
+@pytest.mark.parametrize("content", [b"", b"new"], ids=["empty", "written"])
+@pytest.mark.parametrize("old_name", [True, False], ids=["renamed_before", "renamed_after"])
+def test_changes_of_a_file_that_is_gone_reach_no_other(pair_with, net, content, old_name):
+    """The new file was gone before it was sent: where it was renamed over one of kept's names, the standby still has kept. A connection that begins
+    between its rename and its other changes does not know that."""
+    pair = pair_with(proxy=net)
+    kept, other, new = pair.dir / "kept", pair.dir / "other", pair.dir / "new"
+    kept.write_text("kept")
+    os.link(kept, other)
+    pair.source.wait()
+    net.proxy.close()
+    new.write_bytes(content)
+    if old_name:
+        os.rename(new, other)
+    for n in range(400):
+        (pair.dir / f"between{n}").write_bytes(os.urandom(10000))
+    if not old_name:
+        os.rename(new, other)
+        for n in range(400):
+            (pair.dir / f"after{n}").write_bytes(os.urandom(10000))
+    os.chmod(other, 0o4755)
+    os.setxattr(other, "user.of", b"new")
+    other.unlink()
+    net.proxy.cut_after(2000000)
+    before = net.proxy.connections
+    net.proxy.open()
+    pair.same()
+    assert net.proxy.connections > before + 1, "the connection was not cut"
