@@ -38,6 +38,9 @@ struct conn_to {
  * why (size bytes) gets a sentence on failure: what, where, errno, what to do; for E_AUTH it names user, module and the reference.
  * Returns 0, E_AUTH, E_TIMEOUT, E_VERSION, E_PROTO, -ECANCELED or -errno. */
 int conn_connect(struct conn **out, const struct conn_to *to, char *why, size_t size);
+/* Load what TLS reads from files and looks up by name, once, in a process that forks for each connection: its children need no files for
+ * it. Returns 0 or -ENOMEM. */
+int conn_prepare(void);
 /* Take over an accepted socket: greeting and TLS handshake, blocking, before the deadline. reference is
  * what conn_reference gives. On success conn_user and conn_module tell who it is. The socket is closed on error.
  * Returns 0, E_AUTH, E_TIMEOUT, E_PROTO or -errno. */

@@ -349,7 +349,7 @@ static int greeting_take(struct conn *c, const struct where *w, int64_t deadline
 	buf_view(&b, g + MAGIC_LEN, CONN_GREETING - MAGIC_LEN);
 	low = buf_get_u32(&b);
 	high = buf_get_u32(&b);
-	for (int i = 0; i < 8; i++)
+	for (size_t i = 0; i < 8; i++)
 		snprintf(reference + 2 * i, 3, "%02x", g[CONN_REFERENCE_OFF + i]);
 	if (low > CONN_VERSION || high < CONN_VERSION)
 		return fail(w, E_VERSION,
@@ -416,9 +416,7 @@ int conn_connect(struct conn **out, const struct conn_to *to, char *why, size_t 
 	socket_options(fd);
 	snprintf(c->user, sizeof(c->user), "%s", to->user);
 	snprintf(c->module, sizeof(c->module), "%s", to->module);
-	strcpy(c->identity, to->user);
-	strcat(c->identity, "/");
-	strcat(c->identity, to->module);
+	snprintf(c->identity, sizeof(c->identity), "%s/%s", to->user, to->module);
 	memcpy(c->key, to->key, PSK_LEN);
 	c->cancelfd = to->cancelfd;
 	r = client_open(c, &w, deadline);
@@ -428,6 +426,16 @@ int conn_connect(struct conn **out, const struct conn_to *to, char *why, size_t 
 		return r;
 	}
 	*out = c;
+	return 0;
+}
+
+int conn_prepare(void)
+{
+	SSL_CTX *ctx = tls_context(true);
+
+	if (ctx == NULL)
+		return -ENOMEM;
+	SSL_CTX_free(ctx);
 	return 0;
 }
 

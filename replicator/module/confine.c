@@ -7,7 +7,6 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <linux/capability.h>
-#include <pwd.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -86,6 +85,7 @@ static uint64_t wanted_caps(bool admin)
 	return admin ? keep | CAP(CAP_SYS_ADMIN) : keep;
 }
 
+/* The bounding set goes with the first wall at once: it matters to programs alone, and the second has no right to change it. */
 static int set_caps(uint64_t keep)
 {
 	struct __user_cap_header_struct h = {.version = _LINUX_CAPABILITY_VERSION_3};
@@ -97,7 +97,7 @@ static int set_caps(uint64_t keep)
 		d[i] = (struct __user_cap_data_struct){.effective = bits, .permitted = bits};
 	}
 	for (int cap = 0; cap < 64; cap++)
-		if (!(keep & CAP(cap)))
+		if (!(keep & wanted_caps(true) & CAP(cap)))
 			prctl(PR_CAPBSET_DROP, cap, 0, 0, 0);
 	prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
 	return syscall(SYS_capset, &h, d) ? -errno : 0;
@@ -117,32 +117,77 @@ struct ll_ruleset {
 	uint64_t fs, net, scoped;
 };
 
-static int landlock_beneath(int rootfd)
+/* All that a module may need beneath its directory: no execution, no ioctl of devices. */
+static uint64_t ll_module(const struct ll_ruleset *attr)
+{
+	return attr->fs & ~(LANDLOCK_ACCESS_FS_EXECUTE | LL_IOCTL_DEV);
+}
+
+/* A ruleset that denies everything this kernel can deny. Returns a descriptor or -errno. */
+static int ll_open(struct ll_ruleset *attr)
 {
 	long abi = syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
 	if (abi < 2) /* without REFER every rename between directories would be refused */
 		return abi < 0 ? -errno : -EOPNOTSUPP;
 	uint64_t all = (LANDLOCK_ACCESS_FS_REFER << 1) - 1;
-	struct ll_ruleset attr = {.fs = all | (abi >= 3 ? LL_TRUNCATE : 0) | (abi >= 5 ? LL_IOCTL_DEV : 0)};
-	attr.net = abi >= 4 ? LL_NET_BIND | LL_NET_CONN : 0;
-	attr.scoped = abi >= 6 ? LL_SCOPE_ALL : 0;
+	*attr = (struct ll_ruleset){.fs = all | (abi >= 3 ? LL_TRUNCATE : 0) | (abi >= 5 ? LL_IOCTL_DEV : 0)};
+	attr->net = abi >= 4 ? LL_NET_BIND | LL_NET_CONN : 0;
+	attr->scoped = abi >= 6 ? LL_SCOPE_ALL : 0;
 	size_t size = abi >= 6 ? 24 : abi >= 4 ? 16 : 8;
-	int fd = (int)syscall(SYS_landlock_create_ruleset, &attr, size, 0);
-	if (fd < 0)
-		return -errno;
-	struct landlock_path_beneath_attr beneath = {
-	    .allowed_access = attr.fs & ~(LANDLOCK_ACCESS_FS_EXECUTE | LL_IOCTL_DEV),
-	    .parent_fd = rootfd,
-	};
-	int err = 0;
-	if ((rootfd >= 0 && syscall(SYS_landlock_add_rule, fd, LANDLOCK_RULE_PATH_BENEATH, &beneath, 0)) ||
-	    syscall(SYS_landlock_restrict_self, fd, 0))
+	int fd = (int)syscall(SYS_landlock_create_ruleset, attr, size, 0);
+	return fd < 0 ? -errno : fd;
+}
+
+static int ll_allow(int fd, int dirfd, uint64_t access)
+{
+	struct landlock_path_beneath_attr beneath = {.allowed_access = access, .parent_fd = dirfd};
+	return syscall(SYS_landlock_add_rule, fd, LANDLOCK_RULE_PATH_BENEATH, &beneath, 0) ? -errno : 0;
+}
+
+/* Enter the ruleset fd, unless err; closes it. */
+static int ll_enter(int fd, int err)
+{
+	if (!err && syscall(SYS_landlock_restrict_self, fd, 0))
 		err = -errno;
 	close(fd);
 	return err;
 }
+
+static int landlock_beneath(int rootfd)
+{
+	struct ll_ruleset attr = {0};
+	int fd = ll_open(&attr);
+	if (fd < 0)
+		return fd;
+	return ll_enter(fd, rootfd < 0 ? 0 : ll_allow(fd, rootfd, ll_module(&attr)));
+}
+
+/* The directories of all modules, and files in the state directory. What is not there is not allowed either. */
+static int landlock_modules(const struct modules_conf *mc, int stdir)
+{
+	struct ll_ruleset attr = {0};
+	int fd = ll_open(&attr);
+	if (fd < 0)
+		return fd;
+	int err = stdir < 0 ? 0
+			    : ll_allow(fd, stdir,
+				       LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_WRITE_FILE | LANDLOCK_ACCESS_FS_MAKE_REG);
+	for (size_t i = 0; i < mc->nmodules && !err; i++) {
+		int dir = open(mc->modules[i].path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+		if (dir < 0)
+			continue;
+		err = ll_allow(fd, dir, ll_module(&attr));
+		close(dir);
+	}
+	return ll_enter(fd, err);
+}
 #else
 static int landlock_beneath(int rootfd)
+{
+	return -EOPNOTSUPP;
+}
+
+static int landlock_modules(const struct modules_conf *mc, int stdir)
 {
 	return -EOPNOTSUPP;
 }
@@ -169,19 +214,34 @@ static void set_limits(void)
 	prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
 }
 
-static void describe(struct confined *out, uid_t uid)
+/* --- the walls --- */
+
+/* What owners need is kept, and what changes to the module's root and user. */
+static uint64_t early_caps(void)
 {
-	struct passwd *pw = getpwuid(uid);
-	if (pw)
-		snprintf(out->who, sizeof(out->who), "uid %u (%s)", uid, pw->pw_name);
-	else
-		snprintf(out->who, sizeof(out->who), "uid %u", uid);
+	return geteuid() ? 0 : wanted_caps(syscalls_available()) | CAP(CAP_SYS_CHROOT) | CAP(CAP_SETUID) | CAP(CAP_SETGID);
+}
+
+int confine_early(const struct modules_conf *mc, int stdir, char *why, size_t size)
+{
+	set_limits();
+	int err = set_caps(early_caps());
+	if (err)
+		return fail(err, why, size, "drop capabilities");
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+		return fail(-errno, why, size, "no_new_privs");
+	err = landlock_modules(mc, stdir);
+	if (err && err != -ENOSYS && err != -EOPNOTSUPP)
+		return fail(err, why, size, "Landlock");
+	err = syscalls_filter(SYSCALLS_EARLY);
+	if (err && err != -EOPNOTSUPP)
+		return fail(err, why, size, "system call filter");
+	return 0;
 }
 
 int confine_enter(const struct module_conf *m, int rootfd, struct confined *out, char *why, size_t size)
 {
 	memset(out, 0, sizeof(*out));
-	describe(out, m && m->has_uid ? m->uid : geteuid()); /* before the chroot hides the files */
 	int err = m ? enter_root(m, rootfd, out, why, size) : 0;
 	if (!err)
 		err = m ? drop_uid(m, why, size) : drop_to_nobody(why, size);
@@ -200,13 +260,12 @@ int confine_enter(const struct module_conf *m, int rootfd, struct confined *out,
 	if (err && err != -ENOSYS && err != -EOPNOTSUPP)
 		log_warn("Landlock: %s; going on with openat2%s", err_text(err),
 			 out->chrooted ? " and chroot" : "");
-	set_limits();
 	return 0;
 }
 
 int confine_syscalls(struct confined *out)
 {
-	int err = syscalls_filter();
+	int err = syscalls_filter(SYSCALLS_MODULE);
 	out->seccomp = !err;
 	return err == -EOPNOTSUPP ? 0 : err;
 }

@@ -59,9 +59,8 @@ static const char *get_text(struct reading *r, const char *key, int *line)
 	struct conf_entry *e = lookup(r, key);
 	if (line)
 		*line = e ? e->line : 0;
-	if (!text_of(e) || conf_check_comment(r->c, e))
-		return NULL;
-	return e->value;
+	const char *text = text_of(e);
+	return text && !conf_check_comment(r->c, e) ? text : NULL;
 }
 
 /* Call fn for every word of a list separated by blanks and commas, until it returns non-zero. */
@@ -160,6 +159,8 @@ static void read_identity(struct reading *r)
 		    m->name, m->uid, geteuid());
 	else if (geteuid() != 0)
 		m->has_uid = false;
+	const struct passwd *pw = getpwuid(m->uid);
+	snprintf(m->who, sizeof(m->who), pw ? "uid %u (%s)" : "uid %u", m->uid, pw ? pw->pw_name : "");
 }
 
 /* --- auth users --- */

@@ -40,6 +40,7 @@ struct module_conf {
 	bool has_uid; /* the child changes to uid and gid */
 	uid_t uid;
 	gid_t gid;
+	char who[128]; /* "uid 33 (www)", for messages */
 	gid_t groups[MODULES_GROUPS_MAX];
 	int ngroups;
 	struct user_rule *users; /* owned */

@@ -34,6 +34,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "proto/conn.h"
 #include "proto/err.h"
 #include "proto/fileio.h"
 #include "proto/log.h"
@@ -89,7 +90,10 @@ static void drop_child(struct server *sv, struct child *c)
 /* Close what belongs to the parent. */
 static void become_child(struct server *sv)
 {
+	sigset_t none;
 	struct child *c;
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
 	if (sv->logpipe[1] >= 0) {
 		close(sv->logpipe[0]);
 		log_to(sv->logpipe[1]);
@@ -104,31 +108,55 @@ static void become_child(struct server *sv)
 		pidfile_close(sv->pid);
 }
 
-static void mend(struct server *sv, const struct module_conf *m)
+static void run_child(struct server *sv, struct session_env *env, const struct module_conf *mends)
 {
-	sigset_t none;
-	struct session_env env = {.mc = &sv->mc, .stdir = -1, .parent = -1, .fd = -1};
+	env->mc = &sv->mc;
+	env->auth = sv->auth;
+	env->stdir = sv->stdir;
+	memcpy(env->boot, sv->boot, 16);
+	become_child(sv);
+	_exit(mends ? session_mend(env, mends) : session_run(env));
+}
+
+/* Start a child: for the connection of env, or, without one, to mend a module. */
+static void start_child(struct server *sv, struct session_env *env, const struct module_conf *mends)
+{
+	int pair[2];
 	struct child *c = calloc(1, sizeof(*c));
-	char *name = strdup(m->name);
-	if (!c || !name || (c->pid = fork()) < 0) {
+	char *name = mends ? strdup(mends->name) : NULL;
+	if (!c || (mends && !name) || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair)) {
+		log_error("%s: no resources for another process: %s", mends ? mends->name : env->peer, err_text(-errno));
 		free(c);
 		free(name);
-		return; /* the next connection does it */
+		return;
 	}
+	c->pid = fork();
 	if (c->pid == 0) {
-		sigemptyset(&none);
-		sigprocmask(SIG_SETMASK, &none, NULL);
-		memcpy(env.boot, sv->boot, 16);
-		become_child(sv);
-		close(sv->stdir);
-		auth_free(sv->auth);
-		_exit(session_mend(&env, m));
+		close(pair[0]);
+		env->parent = pair[1];
+		run_child(sv, env, mends);
 	}
-	c->fd = -1;
+	close(pair[1]);
+	if (c->pid < 0) {
+		log_error("%s: fork: %s", mends ? mends->name : env->peer, err_text(-errno));
+		close(pair[0]);
+		free(c);
+		free(name);
+		return;
+	}
+	c->fd = pair[0];
+	c->generation = sv->generation;
 	c->module = name;
-	c->mends = true;
+	c->mends = mends;
+	memcpy(c->addr, env->addr, 16);
 	LIST_INSERT_HEAD(&sv->children, c, link);
 	sv->nchildren++;
+}
+
+/* Where it cannot, the next connection does it. */
+static void mend(struct server *sv, const struct module_conf *m)
+{
+	start_child(sv, &(struct session_env){.fd = -1}, m);
 }
 
 /* A child ended so that it may have left something half made. */
@@ -235,49 +263,6 @@ static bool too_many(struct server *sv, const uint8_t addr[16])
 	       sv->nchildren >= CHILDREN_MAX;
 }
 
-static void run_child(struct server *sv, int fd, int parent, const uint8_t addr[16], const char *peer)
-{
-	struct session_env env = {.mc = &sv->mc,
-				  .auth = sv->auth,
-				  .fd = fd,
-				  .stdir = sv->stdir,
-				  .parent = parent,
-				  .peer = peer,
-				  .title = true};
-	memcpy(env.addr, addr, 16);
-	memcpy(env.boot, sv->boot, 16);
-	become_child(sv);
-	_exit(session_run(&env));
-}
-
-static void start_child(struct server *sv, int fd, const uint8_t addr[16], const char *peer)
-{
-	int pair[2];
-	struct child *c = calloc(1, sizeof(*c));
-	if (!c || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair)) {
-		log_error("%s: no resources for another connection: %s", peer, err_text(-errno));
-		free(c);
-		return;
-	}
-	c->pid = fork();
-	if (c->pid == 0) {
-		close(pair[0]);
-		run_child(sv, fd, pair[1], addr, peer);
-	}
-	close(pair[1]);
-	if (c->pid < 0) {
-		log_error("%s: fork: %s", peer, err_text(-errno));
-		close(pair[0]);
-		free(c);
-		return;
-	}
-	c->fd = pair[0];
-	c->generation = sv->generation;
-	memcpy(c->addr, addr, 16);
-	LIST_INSERT_HEAD(&sv->children, c, link);
-	sv->nchildren++;
-}
-
 static void show_peer(char *out, size_t size, const uint8_t addr[16])
 {
 	static const uint8_t v4[12] = {[10] = 0xff, [11] = 0xff};
@@ -308,7 +293,9 @@ static void accept_one(struct server *sv, int listener)
 				 peer);
 		sv->complained = time(NULL);
 	} else if (auth_refresh(sv->auth, &sv->mc) == 0) {
-		start_child(sv, fd, addr, peer);
+		struct session_env env = {.fd = fd, .peer = peer, .title = true};
+		memcpy(env.addr, addr, 16);
+		start_child(sv, &env, NULL);
 	}
 	close(fd);
 }
@@ -459,6 +446,8 @@ static int start(struct server *sv, bool foreground)
 	}
 	err = fio_boot_id(sv->boot);
 	if (!err)
+		err = conn_prepare();
+	if (!err)
 		err = auth_new(&sv->auth);
 	if (!err)
 		err = auth_refresh(sv->auth, &sv->mc);
@@ -490,7 +479,7 @@ int server_run(struct modules_conf *mc, const char *file, bool foreground)
 	if (sv->pid)
 		pidfile_remove(sv->pid);
 	while (LIST_FIRST(&sv->children))
-		drop_child(sv, LIST_FIRST(&sv->children));
+		drop_child(sv, LIST_FIRST(&sv->children)); /* NOLINT(clang-analyzer-unix.Malloc): takes it off the list */
 	auth_free(sv->auth);
 	modules_conf_release(&sv->mc);
 	free(sv);

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: BSD-2-Clause
  * The life of one connection.
  *
- *   handshake   greeting and TLS, as the daemon's user; the peer proves that it knows a user's password
- *   confined    the process gives up what it does not need (confine.h); only then bytes of the peer beyond
- * TLS are read HELLO       what the peer wants; answered by WELCOME or REFUSE (session_open.c) welcomed
- * frames are taken from the queue in order. A LIST or SUMS that takes long is answered piece by piece, and
- * BATCH frames behind it are not held up; another LIST or SUMS waits for its end end         the peer closed,
- * broke the protocol, was silent for too long, or the parent said so. What was applied is synced, and the
- * position marked clean */
+ *   early wall  the process gives up what no module of this daemon needs (confine.h)
+ *   handshake   greeting and TLS; the peer proves that it knows a user's password
+ *   second wall the process gives up what this module does not need; only then bytes of the peer beyond TLS are read
+ *   HELLO       what the peer wants; answered by WELCOME or REFUSE (session_open.c)
+ *   welcomed    frames are taken from the queue in order. A LIST or SUMS that takes long is answered piece by piece, and BATCH frames
+ *               behind it are not held up; another LIST or SUMS waits for its end
+ *   end         the peer closed, broke the protocol, was silent for too long, or the parent said so. What was applied is synced, and the
+ *               position marked clean */
 #include "config.h"
 
 #include <unistd.h>
@@ -26,7 +27,7 @@
 #include "proto/path.h"
 #include "replicator/module/session_int.h"
 
-#define QUEUE_HIGH (1u << 20) /* bytes to send beyond which jobs wait */
+#define QUEUE_HIGH ((size_t)1 << 20) /* bytes to send beyond which jobs wait */
 #define ACK_EVERY  (1u << 20) /* bytes of batches after which an ACK is due even if more batches wait */
 #define HOLD_MIN   200	      /* ms */
 #define HOLD_MAX   2000
@@ -102,7 +103,7 @@ void session_env_init(struct session *s, struct apply_env *env)
 	    .rootfd = s->rootfd,
 	    .tmpfd = s->tmpfd,
 	    .no_owner = s->confined.no_owner,
-	    .who = s->confined.who,
+	    .who = s->m->who,
 	    .filter = &s->m->filter,
 	    .page = &s->page,
 	    .fail = on_fail,
@@ -339,7 +340,7 @@ static int handshake(struct session *s)
 	uint8_t ref[8];
 	char user[256], module[256];
 	fio_random(ref, sizeof(ref));
-	for (int i = 0; i < 8; i++)
+	for (size_t i = 0; i < 8; i++)
 		snprintf(s->reference + 2 * i, 3, "%02x", ref[i]);
 	int err = conn_accept(&s->conn, s->env.fd, ref, find_key, s, SESSION_HANDSHAKE_MS);
 	if (!err)
@@ -368,14 +369,12 @@ static int open_signals(void)
 	return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 }
 
-/* Everything that needs the outside, then the walls. Returns 0 or an error that was logged. */
+/* Everything that needs the outside of the module, then the second wall. Returns 0 or an error that was logged. */
 static int enter(struct session *s)
 {
 	char why[512];
 	if (s->m)
 		session_prepare(s);
-	if (s->env.mc->motd_file)
-		s->motdfd = open(s->env.mc->motd_file, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW);
 	bool serve_module = s->m && !s->refuse_code;
 	int err = confine_enter(serve_module ? s->m : NULL, serve_module ? s->rootfd : -1, &s->confined, why,
 				sizeof(why));
@@ -448,7 +447,11 @@ int session_run(const struct session_env *env)
 	STAILQ_INIT(&s->in);
 	buf_init(&s->reply, FRAME_MAX);
 	s->sigfd = open_signals();
-	int err = handshake(s);
+	if (env->mc->motd_file)
+		s->motdfd = open(env->mc->motd_file, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW);
+	int err = session_wall(env);
+	if (!err)
+		err = handshake(s);
 	auth_free(s->env.auth);
 	s->env.auth = NULL;
 	if (err) {

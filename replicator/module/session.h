@@ -37,7 +37,8 @@ struct session_env {
 /* Serve the connection until it ends. Returns the process's exit status: 0, or not 0 when a change that was committed may not be made. */
 int session_run(const struct session_env *env);
 /* Finish what an earlier child of module m left committed in its redo logs, confined to the module; nothing if there is none, if the
- * module is not there, or if a child serves it. Of env, mc, boot and parent are used. Returns the process's exit status. */
+ * module is not there, or if a child serves it. Of env, mc, boot and stdir are used; what the child asks
+ * nobody for is closed. Returns the process's exit status. */
 int session_mend(const struct session_env *env, const struct module_conf *m);
 
 #endif

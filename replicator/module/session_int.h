@@ -96,7 +96,9 @@ void session_refuse(struct session *s, uint32_t code, const char *fmt, ...)
 uint32_t session_ask(struct session *s, enum session_ask ask);
 
 /* session_open.c */
-/* Before confinement: what the module needs from outside; sets refuse_code where it cannot be served. */
+/* Before the first byte of the peer: the early wall. Returns 0 or an error that was logged. */
+int session_wall(const struct session_env *env);
+/* Before the second wall: what the module needs from outside; sets refuse_code where it cannot be served. */
 void session_prepare(struct session *s);
 /* Answer HELLO. */
 void session_hello(struct session *s, struct buf *payload);

@@ -37,6 +37,20 @@ static void __attribute__((format(printf, 3, 4))) no(struct session *s, uint32_t
 	va_end(ap);
 }
 
+int session_wall(const struct session_env *env)
+{
+	char why[512];
+	for (size_t i = 0; i < env->mc->nmodules; i++) {
+		const struct module_conf *m = &env->mc->modules[i];
+		if (m->create_path && mkdir(m->path, 0755) == 0)
+			log_info("made %s", m->path);
+	}
+	int err = confine_early(env->mc, env->stdir, why, sizeof(why));
+	if (err)
+		log_error("confinement before the handshake failed: %s", why);
+	return err;
+}
+
 void session_prepare(struct session *s)
 {
 	const struct module_conf *m = s->m;
@@ -51,8 +65,6 @@ void session_prepare(struct session *s)
 		no(s, WR_ADDRESS, "address %s is not allowed for module [%s]: add it to \"hosts allow\"%s",
 		   s->env.peer, m->name,
 		   m->allow.n ? "" : " or remove it from \"hosts deny\" (denied there)");
-	if (m->create_path && mkdir(m->path, 0755) == 0)
-		log_info("made %s", m->path);
 	s->rootfd = open(m->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (s->rootfd < 0)
 		no(s, errno == EACCES ? WR_PERMISSION : WR_NO_DISK,
@@ -73,7 +85,7 @@ static int open_dir(int at, const char *name, bool make)
 	if (make && mkdirat(at, name, 0700) && errno != EEXIST)
 		return -errno;
 	int fd = openat(at, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	return fd < 0 ? -errno : fd;
+	return fd < 0 ? -errno : fd; /* cppcheck-suppress resourceLeak ; it is returned */
 }
 
 /* Nothing of the parent directory (set-group-id, default ACL) may pass to what is built inside. */
@@ -142,7 +154,7 @@ static uint32_t check_identity(struct session *s, const struct whello *h, struct
 	if (marker && marker != -ENOENT) {
 		no(s, marker == -EACCES ? WR_PERMISSION : WR_NO_DISK,
 		   "marker %s/.tandem/marker of module [%s] cannot be read as %s: %s%s", m->path, m->name,
-		   s->confined.who, err_text(marker),
+		   s->m->who, err_text(marker),
 		   marker == -EACCES ? "; chown -R .tandem to that user" : "");
 		return s->refuse_code;
 	}
@@ -317,13 +329,13 @@ static void replicate(struct session *s, const struct whello *h)
 				: err == -EIO			  ? WR_IO
 								  : WR_OTHER;
 		session_refuse(s, code, "module [%s]: %s/.tandem cannot be used as %s: %s", s->m->name,
-			       s->m->path, s->confined.who, err_text(err));
+			       s->m->path, s->m->who, err_text(err));
 		return;
 	}
 	s->state = SS_REPLICATE;
 	welcome(s, &w);
 	if (s->confined.no_owner) {
-		snprintf(text, sizeof(text), "owners are not kept: the module runs as %s", s->confined.who);
+		snprintf(text, sizeof(text), "owners are not kept: the module runs as %s", s->m->who);
 		notice(s, text);
 	}
 	log_info("user %s from %s replicates mirror \"%.64s\" into [%s], from record %llu%s%s", s->user,
@@ -416,12 +428,17 @@ int session_mend(const struct session_env *env, const struct module_conf *m)
 	s->env = *env;
 	s->m = m;
 	s->dirfd = s->tmpfd = s->redofd = s->lockfd = -1;
+	auth_free(env->auth);
+	close(env->parent);
+	int err = session_wall(env);
+	close(env->stdir);
 	s->rootfd = open(m->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (s->rootfd < 0 || !has_logs(s->rootfd)) {
 		free(s);
 		return 0;
 	}
-	int err = confine_enter(m, s->rootfd, &s->confined, why, sizeof(why));
+	if (!err)
+		err = confine_enter(m, s->rootfd, &s->confined, why, sizeof(why));
 	if (!err)
 		err = confine_syscalls(&s->confined);
 	if (!err)

@@ -17,6 +17,7 @@ void syscalls_yield(void)
 
 #ifdef HAVE_SECCOMP
 #include <linux/fs.h>
+#include <sched.h>
 #include <seccomp.h>
 #include <sys/prctl.h>
 #include <unistd.h>
@@ -162,8 +163,6 @@ static const char *const refused[] = {
     "execveat",
     "fork",
     "vfork",
-    "clone",
-    "clone3",
     "ptrace",
     "process_vm_readv",
     "process_vm_writev",
@@ -179,7 +178,6 @@ static const char *const refused[] = {
     "mount",
     "umount2",
     "pivot_root",
-    "chroot",
     "setns",
     "unshare",
     "bpf",
@@ -197,10 +195,6 @@ static const char *const refused[] = {
     "quotactl",
     "setuid",
     "setgid",
-    "setresuid",
-    "setresgid",
-    "setgroups",
-    "capset",
     "personality",
     "userfaultfd",
     "io_uring_setup",
@@ -220,6 +214,29 @@ static const char *const refused[] = {
     "pidfd_getfd",
     "pidfd_send_signal",
 };
+
+/* What enters the module and starts the thread: allowed behind the early wall, EPERM behind the second. */
+static const char *const entering[] = {
+    "chroot",
+    "chdir",
+    "setgroups",
+    "setgroups32",
+    "setresuid",
+    "setresuid32",
+    "setresgid",
+    "setresgid32",
+    "capget",
+    "capset",
+    "eventfd2",
+    "seccomp",
+    "landlock_create_ruleset",
+    "landlock_add_rule",
+    "landlock_restrict_self",
+};
+
+/* For the second wall alone: behind the early one, clone makes threads, and clone3, whose flags no filter sees, is ENOSYS, so that the C
+ * library takes clone. */
+static const char *const cloning[] = {"clone", "clone3"};
 
 static int add(scmp_filter_ctx ctx, uint32_t action, const char *const *names, size_t n)
 {
@@ -272,13 +289,42 @@ static int add_conditional(scmp_filter_ctx ctx)
 	return err;
 }
 
+#ifdef __s390__
+#define CLONE_FLAGS SCMP_A1
+#else
+#define CLONE_FLAGS SCMP_A0
+#endif
+
+/* On the way to the second wall: threads, no processes; what prctl(2) gives up, nothing else of it. */
+static int add_entering(scmp_filter_ctx ctx)
+{
+	static const int options[] = {PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_CAP_AMBIENT, PR_SET_NO_NEW_PRIVS};
+	int err = add(ctx, SCMP_ACT_ALLOW, entering, sizeof(entering) / sizeof(*entering));
+	if (!err)
+		err = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(clone), 1,
+				       CLONE_FLAGS(SCMP_CMP_MASKED_EQ, CLONE_THREAD, CLONE_THREAD));
+	if (!err)
+		err = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(clone), 1,
+				       CLONE_FLAGS(SCMP_CMP_MASKED_EQ, CLONE_THREAD, 0));
+	for (size_t i = 0; !err && i < sizeof(options) / sizeof(*options); i++)
+		err = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(prctl), 1,
+				       SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)options[i]));
+	return err;
+}
+
+static int add_final(scmp_filter_ctx ctx)
+{
+	int err = add(ctx, SCMP_ACT_ERRNO(EPERM), entering, sizeof(entering) / sizeof(*entering));
+	return err ? err : add(ctx, SCMP_ACT_ERRNO(EPERM), cloning, sizeof(cloning) / sizeof(*cloning));
+}
+
 bool syscalls_available(void)
 {
 	/* with a null filter the kernel answers EFAULT if it has the operation */
 	return prctl(PR_SET_SECCOMP, 2, NULL, 0, 0) == -1 && errno == EFAULT;
 }
 
-int syscalls_filter(void)
+int syscalls_filter(enum syscalls_wall wall)
 {
 	scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_ERRNO(ENOSYS));
 	if (!ctx)
@@ -293,6 +339,8 @@ int syscalls_filter(void)
 	if (!err)
 		err = add_conditional(ctx);
 	if (!err)
+		err = wall == SYSCALLS_EARLY ? add_entering(ctx) : add_final(ctx);
+	if (!err)
 		err = seccomp_load(ctx);
 	seccomp_release(ctx);
 	return err;
@@ -303,7 +351,7 @@ bool syscalls_available(void)
 	return false;
 }
 
-int syscalls_filter(void)
+int syscalls_filter(enum syscalls_wall wall)
 {
 	return -EOPNOTSUPP;
 }

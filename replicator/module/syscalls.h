@@ -7,10 +7,15 @@
 
 /* Say whether a filter can be installed (built with libseccomp, kernel has it). */
 bool syscalls_available(void);
-/* Allow only what applying needs, in every thread. What else is called fails: with EPERM what would reach out
+enum syscalls_wall { /* see confine.h */
+	SYSCALLS_EARLY, /* what applying needs, and what enters the module and starts a thread */
+	SYSCALLS_MODULE /* only what applying needs */
+};
+
+/* Allow only what the wall leaves, in every thread. What else is called fails: with EPERM what would reach out
  * of the child (programs, sockets, mounts, other processes), with ENOSYS what libraries merely try. Returns
  * 0, -EOPNOTSUPP or -errno. */
-int syscalls_filter(void);
+int syscalls_filter(enum syscalls_wall wall);
 /* Give the calling thread the lowest priority: whoever only reads must not hold up those that apply. The filter lets it pass. */
 void syscalls_yield(void);
 

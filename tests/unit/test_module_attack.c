@@ -3,11 +3,17 @@
  * module is read or changed, and the daemon's child ends in order. */
 #include "config.h"
 
+#include <errno.h>
 #include <pthread.h>
+#include <stdatomic.h>
+#include <sys/mman.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <sys/xattr.h>
 #include <xxhash.h>
 
+#include "replicator/module/syscalls.h"
 #include "tests/unit/module_rig.h"
 
 /* The outside holds exactly what it held. */
@@ -334,7 +340,7 @@ END_TEST
 
 struct swapper {
 	const struct rig *r;
-	volatile bool stop;
+	atomic_bool stop;
 };
 
 /* Swap module/d with a symlink to the outside as fast as possible. */
@@ -541,6 +547,70 @@ START_TEST(an_address_that_is_not_allowed_is_told_so)
 	ck_assert(!rig_await(&r, FT_WELCOME, NULL));
 	ck_assert_int_eq(r.refuse_code, WR_ADDRESS);
 	rig_end(&r);
+}
+END_TEST
+
+/* What code of an attacker could do within the handshake: it runs where the key is looked up. errno of each try, 0: it worked. */
+struct tries {
+	int ran, read, write, leave, execute, fork, socket, connect, trace;
+};
+static struct tries *tries;
+
+int __real_auth_find(const struct auth_store *s, const struct modules_conf *mc, const char *user, const char *module, uint8_t key[PSK_LEN],
+    char *why, size_t size);
+int __wrap_auth_find(const struct auth_store *s, const struct modules_conf *mc, const char *user, const char *module, uint8_t key[PSK_LEN],
+    char *why, size_t size);
+
+static int failed(long r)
+{
+	return r < 0 ? errno : 0;
+}
+
+int __wrap_auth_find(const struct auth_store *s, const struct modules_conf *mc, const char *user, const char *module, uint8_t key[PSK_LEN],
+    char *why, size_t size)
+{
+	if (tries) {
+		struct sockaddr_in sa = {.sin_family = AF_INET, .sin_port = htons(9), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+		char path[600];
+		snprintf(path, sizeof(path), "%s/../outside/secret", mc->modules[0].path);
+		tries->read = failed(open(path, O_RDONLY));
+		tries->write = failed(open(path, O_WRONLY | O_TRUNC));
+		snprintf(path, sizeof(path), "%s/../outside/new", mc->modules[0].path);
+		tries->leave = failed(open(path, O_WRONLY | O_CREAT, 0600));
+		tries->execute = failed(execl("/bin/true", "true", NULL));
+		tries->fork = failed(syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0));
+		tries->socket = failed(socket(AF_INET, SOCK_STREAM, 0));
+		tries->connect = failed(connect(0, (struct sockaddr *)&sa, sizeof(sa)));
+		tries->trace = failed(ptrace(PTRACE_ATTACH, getppid(), NULL, NULL));
+		tries->ran = 1;
+	}
+	return __real_auth_find(s, mc, user, module, key, why, size);
+}
+
+START_TEST(code_within_the_handshake_gets_nowhere)
+{
+	struct rig r;
+	tries = mmap(NULL, sizeof(*tries), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	ck_assert(tries != MAP_FAILED);
+	rig_init(&r, "");
+	rig_open(&r);
+	ck_assert_int_eq(tries->ran, 1);
+	if (syscall(SYS_landlock_create_ruleset, NULL, 0, 1) >= 2) {
+		ck_assert_int_eq(tries->read, EACCES);
+		ck_assert_int_eq(tries->write, EACCES);
+		ck_assert_int_eq(tries->leave, EACCES);
+	}
+	if (syscalls_available()) {
+		ck_assert_int_eq(tries->execute, EPERM);
+		ck_assert_int_eq(tries->fork, EPERM);
+		ck_assert_int_eq(tries->socket, EPERM);
+		ck_assert_int_eq(tries->connect, EPERM);
+		ck_assert_int_eq(tries->trace, EPERM);
+	}
+	assert_outside(&r);
+	rig_end(&r);
+	munmap(tries, sizeof(*tries));
+	tries = NULL;
 }
 END_TEST
 
@@ -789,7 +859,7 @@ UNIT_MAIN("module attack", an_honest_client_is_served, paths_that_are_none_end_t
 	  a_directory_swapped_for_a_symlink_does_not_help, a_mirror_is_not_the_way_out_of_a_removed_tree,
 	  a_deep_tree_is_removed_with_few_descriptors, devices_and_fifos_are_never_opened,
 	  sizes_beyond_reason_are_answered, open_transfers_are_limited, frames_come_in_their_state_only,
-	  a_read_only_module_is_not_written, an_address_that_is_not_allowed_is_told_so, the_child_is_confined,
+	  a_read_only_module_is_not_written, an_address_that_is_not_allowed_is_told_so, code_within_the_handshake_gets_nowhere, the_child_is_confined,
 	  a_module_with_a_uid_keeps_no_owners, a_patch_keeps_the_names_of_one_file_together,
 	  a_large_file_is_patched_in_place, another_source_is_refused, a_lost_marker_is_refused,
 	  documented_frame_is_applied)
