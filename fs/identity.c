@@ -62,7 +62,7 @@ static int look(int rootfd, struct root *root)
 int identity_check(int statefd, int rootfd, const char *source, const char *state_dir, char *why, size_t size)
 {
 	struct identity id;
-	struct root now;
+	struct root now = {0};
 	int r = load(statefd, &id);
 
 	if (r == 0)
@@ -82,7 +82,7 @@ int identity_check(int statefd, int rootfd, const char *source, const char *stat
 int identity_take(int statefd, int rootfd, char source_id[33], bool *replaced)
 {
 	struct identity id;
-	struct root now;
+	struct root now = {0};
 	char text[160];
 	bool known = false;
 	int r = load(statefd, &id);
@@ -96,7 +96,7 @@ int identity_take(int statefd, int rootfd, char source_id[33], bool *replaced)
 		uint8_t random[16];
 
 		fio_random(random, sizeof(random));
-		for (int k = 0; k < 16; k++)
+		for (size_t k = 0; k < 16; k++)
 			snprintf(id.source + 2 * k, 3, "%02x", random[k]);
 	}
 	else if (id.has_root && id.root.ino == now.ino && id.root.type == now.type && id.root.fsid == now.fsid)

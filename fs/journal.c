@@ -176,7 +176,7 @@ static int put_instead_locked(struct journal *j, struct jrec *r)
 	if (*r->path2)
 		add_nearest(&set, r->path2);
 	pathset_fit(&set, PATHSET_MAX, segment_room(j->opt.segment_size));
-	int err = make_room_locked(j, 2 * (JREC_HEADER + 18) + set.bytes);
+	int err = make_room_locked(j, (size_t)2 * (JREC_HEADER + 18) + set.bytes);
 	if (err)
 		pathset_union(&j->dirty, &set);
 	else

@@ -56,6 +56,7 @@ struct look {
 
 static bool all_zero(const uint8_t *p, size_t n)
 {
+	/* NOLINTNEXTLINE(clang-analyzer-core.NonNullParamChecker): a map that failed is an error before */
 	return !n || (!*p && !memcmp(p, p + 1, n - 1));
 }
 
@@ -106,7 +107,7 @@ static int look_segment(int dirfd, struct found *f)
 	err = map == MAP_FAILED ? -errno : 0;
 	close(fd);
 	if (err)
-		return err;
+		return err; /* cppcheck-suppress memleak ; there is no map */
 	madvise(map, size, MADV_SEQUENTIAL);
 	f->err = jseg_get(&f->head, map, size);
 	if (!f->err && f->head.first_seq != f->name)
@@ -392,7 +393,7 @@ static int begin_epoch(struct journal *j, const struct look *l, int keep)
 static int recheck_all(struct journal *j)
 {
 	struct pathset all;
-	int err = j->tail + 2 * JREC_HEADER + 24 > j->cur->size ? begin_segment(j) : 0;
+	int err = j->tail + (size_t)2 * JREC_HEADER + 24 > j->cur->size ? begin_segment(j) : 0;
 	if (err)
 		return err;
 	pathset_init(&all);

@@ -56,7 +56,7 @@ int segment_prepare(struct journal *j, struct segment **out)
 		s->map = p == MAP_FAILED ? NULL : p;
 		if (!s->map && !err)
 			err = -errno;
-	}
+	} /* cppcheck-suppress memleak ; the segment has it */
 	if (err) {
 		unlinkat(j->dirfd, JOURNAL_NEXT_NAME, 0);
 		segment_free(s);

@@ -143,9 +143,7 @@ static void keep(struct journal *j)
 	collapse_give_up(j);
 	segment_tidy(j);
 	uint64_t seq = journal_seq(j);
-	if (j->opt.sync == JSYNC_INTERVAL)
-		sync_upto(j, seq);
-	else if (j->opt.sync == JSYNC_FSYNC && sync_behind(j))
+	if (j->opt.sync == JSYNC_INTERVAL || (j->opt.sync == JSYNC_FSYNC && sync_behind(j)))
 		sync_upto(j, seq);
 	uint64_t done = atomic_load(&j->head->reclaim_seq);
 	segment_reclaim(j, done > j->collapsed_to ? done : j->collapsed_to);

@@ -100,7 +100,8 @@ int main(int argc, char **argv)
 	static struct launch l;
 	struct bedrock b;
 	struct options o;
-	char conf[PATH_MAX], ident[128];
+	static char conf[PATH_MAX];
+	char ident[128];
 	int r;
 
 	parse(&o, argc, argv);

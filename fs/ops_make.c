@@ -195,6 +195,7 @@ void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t nodeid, const char *name
 	op_note(fs, w, &note, parent, name, NULL, NULL);
 	cred_remote(w, fuse_req_ctx(req));
 	walking = recover_walking(fs);
+	/* NOLINTNEXTLINE(clang-analyzer-core.NullDereference): dirfd_get returned 0 */
 	r = linkat(AT_FDCWD, ifd_proc(&f, proc), dir->fd, name, AT_SYMLINK_FOLLOW) < 0 ? -errno : 0;
 	if (r == 0 && fstat(f.fd, &st) < 0)
 		r = -errno;

@@ -153,7 +153,7 @@ void op_create(fuse_req_t req, fuse_ino_t nodeid, const char *name, mode_t mode,
 		create_existing(req, parent, name, dir->fd, fi);
 		op_done(fs, w);
 		dirfd_put(&fs->tree, dir);
-		return;
+		return; /* cppcheck-suppress resourceLeak ; openat failed */
 	}
 	if (r == 0) {
 		if (fstat(fd, &st) < 0)

@@ -152,7 +152,7 @@ void pathset_add(struct pathset *s, const char *path, uint16_t flags)
 	add_len(s, path, strlen(path), flags);
 	/* A quarter less than the bound, so that the next additions do not coarsen again at once. */
 	if (s->n > PATHSET_MAX || s->bytes > PATHSET_BYTES)
-		pathset_fit(s, PATHSET_MAX / 4 * 3, SIZE_MAX);
+		pathset_fit(s, (size_t)PATHSET_MAX / 4 * 3, SIZE_MAX);
 	if (s->bytes > PATHSET_BYTES)
 		pathset_fit(s, PATHSET_MAX, PATHSET_BYTES);
 }

@@ -219,7 +219,9 @@ static struct jtime parent_mtime(int rootfd, const char *path)
 		return (struct jtime){0};
 	r = fstat(fd, &st);
 	close(fd);
-	return r < 0 ? (struct jtime){0} : (struct jtime){.sec = st.st_mtim.tv_sec, .nsec = (uint32_t)st.st_mtim.tv_nsec};
+	if (r < 0)
+		return (struct jtime){0};
+	return (struct jtime){.sec = st.st_mtim.tv_sec, .nsec = (uint32_t)st.st_mtim.tv_nsec};
 }
 
 /* The rename was done below: its record is missing, unless it was the last thing appended. */

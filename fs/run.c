@@ -142,7 +142,7 @@ static int prepare(struct tfs *fs, const char **what)
 	enum journal_start start;
 	uint64_t since = 0;
 	int fd = fcntl(fs->rootfd, F_DUPFD_CLOEXEC, 3), r;
-	bool replaced;
+	bool replaced = false;
 
 	*what = "the inode table";
 	if (fd < 0 || (r = tree_init(&fs->tree, fd)) < 0)
@@ -163,6 +163,7 @@ static int prepare(struct tfs *fs, const char **what)
 	if ((r = dirty_start(fs)) < 0)
 		return r;
 	*what = "recovery";
+	/* NOLINTNEXTLINE(clang-analyzer-core.CallAndMessage): open_journal returned 0 and said how it starts */
 	if ((r = recover_start(fs, start, since)) < 0)
 		return r;
 	record_mount(fs);
@@ -204,7 +205,7 @@ static void finish(struct tfs *fs)
 static void reopen_log(int sig)
 {
 	(void)sig;
-	log_reopen();
+	log_reopen(); /* NOLINT(bugprone-signal-handler): open, dup3 and close alone, with errno put back */
 }
 
 int worker_run(const struct mirror *m, int rootfd, int statefd, int readyfd)

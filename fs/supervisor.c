@@ -296,7 +296,9 @@ static int loop(struct supervisor *s)
 	while (!s->stopping || s->worker.pid || s->replicator.pid) {
 		struct timespec wait = {.tv_nsec = 10000000};
 		bool idle = s->up && s->worker.pid && (!s->l->replicator || s->replicator.pid) && !s->stopping;
-		int sig = sigtimedwait(&s->signals, NULL, idle ? &(struct timespec){.tv_sec = 3600} : &wait);
+		if (idle)
+			wait = (struct timespec){.tv_sec = 3600};
+		int sig = sigtimedwait(&s->signals, NULL, &wait);
 
 		if (sig == SIGTERM || sig == SIGINT)
 			stop_begin(s);

@@ -326,7 +326,7 @@ static void *server_main(void *arg)
 		r = ring_open(s);
 	s->open = r == 0;
 	if (may_enlist(s->u, r)) {
-		w->server = s;
+		w->server = s; /* NOLINT(clang-analyzer-core.NullDereference): without w r is an error, and may_enlist says no */
 		r = enlist(s);
 		report(s->u, r);
 		atomic_store(&s->queue->growing, false);

@@ -133,7 +133,7 @@ static void collapse(char *s, bool lower)
 	for (; *s != '\0'; s++) {
 		if (blank(*s) && (blank(s[1]) || s[1] == '\0'))
 			continue;
-		*to++ = blank(*s) ? ' ' : lower ? (char)tolower((unsigned char)*s) : *s;
+		*to++ = (char)(blank(*s) ? ' ' : lower ? tolower((unsigned char)*s) : *s);
 	}
 	*to = '\0';
 }

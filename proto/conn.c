@@ -184,7 +184,7 @@ struct conn *conn_new(int fd, bool server)
 	c->fd = fd;
 	c->server = server;
 	buf_init(&c->out, OUT_MAX);
-	buf_init(&c->wire, 4 * WIRE_HIGH);
+	buf_init(&c->wire, (size_t)4 * WIRE_HIGH);
 	buf_init(&c->in, IN_MAX);
 	buf_init(&c->plain, FRAME_MAX);
 	return c;
@@ -412,7 +412,7 @@ int conn_drain(struct conn *c, int timeout_ms)
 			r = c->err;
 		if (r != 0 || conn_queued(c) == 0)
 			return r;
-		r = conn_wait(c->fd, c->more ? POLLOUT : conn_events(c), 0, deadline);
+		r = conn_wait(c->fd, (short)(c->more ? POLLOUT : conn_events(c)), 0, deadline);
 		if (r != 0)
 			return r;
 	}

@@ -190,6 +190,7 @@ int fio_boot_id(uint8_t id[16])
 	if (err)
 		return err;
 	int got = 0;
+	/* NOLINTNEXTLINE(clang-analyzer-core.NullDereference): no error, so there is a text */
 	for (const char *s = text; *s && got < 32; s++) {
 		int v = *s >= '0' && *s <= '9' ? *s - '0' : *s >= 'a' && *s <= 'f' ? *s - 'a' + 10 : -1;
 		if (v < 0)

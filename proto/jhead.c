@@ -34,7 +34,7 @@ static int open_head(int dirfd, int create, int *prot)
 		*prot = PROT_READ;
 		fd = openat(dirfd, JHEAD_NAME, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
 	}
-	return fd < 0 ? -errno : fd;
+	return fd < 0 ? -errno : fd; /* cppcheck-suppress resourceLeak ; it is returned */
 }
 
 int jhead_map(struct jhead **out, int dirfd, int create)
@@ -56,7 +56,7 @@ int jhead_map(struct jhead **out, int dirfd, int create)
 	err = h == MAP_FAILED ? -errno : 0;
 	close(fd);
 	if (err)
-		return err;
+		return err; /* cppcheck-suppress memleak ; there is no map */
 	err = check_magic(h);
 	if (err && !(create && err == E_CHECKSUM)) {
 		jhead_unmap(h);

@@ -119,6 +119,7 @@ int jseg_list(int dirfd, uint64_t **seqs)
 		free(*seqs);
 		*seqs = NULL;
 	} else if (n > 1) {
+		/* NOLINTNEXTLINE(clang-analyzer-core.NonNullParamChecker): n numbers are there */
 		qsort(*seqs, (size_t)n, sizeof(**seqs), by_seq);
 	}
 	return n;

@@ -29,7 +29,7 @@ static const int level_syslog[] = {LOG_ERR, LOG_WARNING, LOG_INFO, LOG_DEBUG};
 static int open_file(const char *file)
 {
 	int fd = open(file, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0640);
-	return fd < 0 ? -errno : fd;
+	return fd < 0 ? -errno : fd; /* cppcheck-suppress resourceLeak ; it is returned */
 }
 
 int log_init(const char *ident, const char *file, int foreground)

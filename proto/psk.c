@@ -25,7 +25,7 @@ int psk_derive(uint8_t key[PSK_LEN], const char *user, const char *password)
 	if (n == 0 || n >= PSK_IDENTITY_MAX || *password == '\0')
 		return -EINVAL;
 	memcpy(salt, PSK_SALT, sizeof(PSK_SALT)); /* with its NUL */
-	memcpy(salt + sizeof(PSK_SALT), user, n);
+	memcpy(salt + sizeof(PSK_SALT), user, n); /* NOLINT(bugprone-not-null-terminated-result): bytes, not a string */
 	if (EVP_PBE_scrypt(password, strlen(password), salt, sizeof(PSK_SALT) + n, PSK_N, PSK_R, PSK_P,
 			   PSK_MEM, key, PSK_LEN) != 1)
 		return -ENOMEM;

@@ -216,7 +216,7 @@ int cmd_journal(const struct ctl_args *a)
 {
 	struct ctl_mirror cm;
 	struct follower f = {.cm = &cm, .a = a, .sock = -1, .bell = -1};
-	char bad = a->format ? event_check_format(a->format) : 0;
+	char bad = event_check_format(a->format ? a->format : "");
 	int rc = -EINVAL;
 
 	if (bad) {

@@ -171,7 +171,7 @@ char event_check_format(const char *format)
 {
 	for (const char *p = format; (p = strchr(p, '%')) != NULL; p += 2)
 		if (p[1] == '\0' || strchr("newfFTxsimug0%", p[1]) == NULL)
-			return p[1] ? p[1] : '%';
+			return (char)(p[1] ? p[1] : '%');
 	return 0;
 }
 

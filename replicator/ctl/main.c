@@ -182,7 +182,7 @@ static const struct command *parse(struct ctl_args *a, int argc, char **argv)
 	const struct command *c = find(argv[optind]);
 	if (c == NULL)
 		errx(CTL_BROKEN, "%s: no such command; 'tandemctl --help' lists them", argv[optind]);
-	if (given & ~c->allowed) {
+	if (given & ~c->allowed) { /* cppcheck-suppress nullPointerRedundantCheck ; errx(3) does not return */
 		for (const struct option *o = options; o->name; o++)
 			if (given & ~c->allowed & ALLOW(o->val))
 				errx(CTL_BROKEN, "--%s means nothing to '%s'; usage: tandemctl %s", o->name,

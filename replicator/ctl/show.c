@@ -43,7 +43,7 @@ const char *ctl_show_text(char *out, size_t size, const char *text)
 
 	for (const unsigned char *p = (const unsigned char *)text; *p && o + 1 < size; p++) {
 		bool c1 = p[0] == 0xc2 && p[1] >= 0x80 && p[1] <= 0x9f;
-		out[o++] = *p < 0x20 || *p == 0x7f || c1 ? '?' : (char)*p;
+		out[o++] = (char)(*p < 0x20 || *p == 0x7f || c1 ? '?' : *p);
 		p += c1;
 	}
 	if (size > 0)

@@ -118,7 +118,7 @@ static int read_file(const char *file, struct secret **out, size_t *n, char *why
 		v = grown;
 		v[(*n)++] = s;
 	}
-	explicit_bzero(text, len);
+	explicit_bzero(text, len); /* NOLINT(clang-analyzer-core.NonNullParamChecker): fio_slurp gave it */
 	free(text);
 	if (err) {
 		free_secrets(v, *n);

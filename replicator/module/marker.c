@@ -20,7 +20,7 @@
 
 static void hex(char out[33], const uint8_t in[16])
 {
-	for (int i = 0; i < 16; i++)
+	for (size_t i = 0; i < 16; i++)
 		snprintf(out + i * 2, 3, "%02x", in[i]);
 }
 
@@ -28,7 +28,7 @@ static int unhex(uint8_t out[16], const char *in)
 {
 	if (!in || strlen(in) != 32 || strspn(in, "0123456789abcdef") != 32)
 		return E_PROTO;
-	for (int i = 0; i < 16; i++) {
+	for (size_t i = 0; i < 16; i++) {
 		char two[3] = {in[i * 2], in[i * 2 + 1], 0};
 		out[i] = (uint8_t)strtoul(two, NULL, 16);
 	}

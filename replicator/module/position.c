@@ -15,7 +15,7 @@
 #include "proto/fileio.h"
 
 #define POSITION_MAGIC 0x31504454u /* "TDP1" */
-#define PAGE_BYTES     (2 * POSITION_SLOT)
+#define PAGE_BYTES     ((size_t)2 * POSITION_SLOT)
 
 static void encode(struct buf *b, const struct position *p)
 {

@@ -321,6 +321,7 @@ static int scan(struct redo *r, struct found **list, size_t *n)
 	int err = d ? 0 : -errno;
 	if (!d && fd >= 0)
 		close(fd);
+	/* NOLINTNEXTLINE(clang-analyzer-core.NonNullParamChecker): without d err is not 0 */
 	for (struct dirent *e; !err && (e = readdir(d));) {
 		err = note(list, n, e->d_name);
 		if (err > 0) {

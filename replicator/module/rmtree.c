@@ -153,7 +153,7 @@ static int remove_moved(struct apply *a, uint64_t from)
 	for (uint64_t i = from; i < a->serial; i++) {
 		char name[32];
 		struct stat st;
-		snprintf(name, sizeof(name), "rm%llu", (unsigned long long)(i + 1));
+		snprintf(name, sizeof(name), "rm%llu", (unsigned long long)i + 1);
 		if (node_stat(a->env.tmpfd, name, &st))
 			continue;
 		int err = remove_dir(a, a->env.tmpfd, name, "");

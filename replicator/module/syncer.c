@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause
  * The syncer thread: see syncer.h. */
-#define _GNU_SOURCE
 #include "config.h"
 #include "replicator/module/syncer.h"
 

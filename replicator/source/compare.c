@@ -262,7 +262,7 @@ static void moved_queued(struct compare *c, struct moved *m, const char *from, c
 		job_free(j);
 	}
 	for (char *up = key ? key->path : NULL; up && *up;) {
-		up[path_parent_len(up)] = 0;
+		up[path_parent_len(up)] = 0; /* cppcheck-suppress nullPointerRedundantCheck ; the loop asks for it */
 		j = queue_find(c, up);
 		if (j && j->flags & CMP_RECURSIVE)
 			moved_add(m, to, j->flags);

@@ -84,7 +84,7 @@ int file_open(int dirfd, const char *name)
 {
 	int flags = O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC;
 	int fd = openat(dirfd, name, flags | O_NOATIME);
-	return fd < 0 && errno == EPERM ? openat(dirfd, name, flags) : fd;
+	return fd < 0 && errno == EPERM ? openat(dirfd, name, flags) : fd; /* cppcheck-suppress resourceLeak ; it is returned */
 }
 
 static bool same_version(const struct stat *a, const struct stat *b)

@@ -60,7 +60,7 @@ static void clear(struct watchset *set, uint32_t *count)
 {
 	struct watched *w;
 	while ((w = RB_ROOT(set)) != NULL) {
-		RB_REMOVE(watchset, set, w);
+		RB_REMOVE(watchset, set, w); /* NOLINT(clang-analyzer-unix.Malloc): it is not in the tree any more */
 		free(w);
 	}
 	*count = 0;
@@ -156,7 +156,7 @@ static int take(struct watch *w, struct watchset *moved, uint32_t *count, const 
 		w->nstale--;
 		free(s);
 	}
-	return err;
+	return err; /* NOLINT(clang-analyzer-unix.Malloc): what was added is in the tree */
 }
 
 int watch_renamed(struct compare *c, const char *from, const char *to, bool exchange)
@@ -175,7 +175,7 @@ int watch_renamed(struct compare *c, const char *from, const char *to, bool exch
 		else if (n->round < s->round)
 			n->round = s->round;
 	}
-	clear(&moved, &count);
+	clear(&moved, &count); /* NOLINT(clang-analyzer-unix.Malloc): what was added is in the tree */
 	return err;
 }
 

@@ -148,6 +148,7 @@ static int match_add(struct delta *d, uint64_t dst, uint32_t i)
 		d->v = v;
 		d->capv = cap;
 	}
+	/* NOLINTNEXTLINE(clang-analyzer-core.NullDereference): nv is below capv, so that there is an array */
 	d->v[d->nv++] = (struct delta_match){.dst = dst, .src = src, .len = d->block};
 	return 0;
 }

@@ -27,7 +27,8 @@ static int hex_digit(char c)
 
 static int parse_id(uint8_t id[16], const char *hex)
 {
-	int i, hi, lo;
+	size_t i;
+	int hi, lo;
 
 	if (hex == NULL || strlen(hex) != 32)
 		return E_PROTO;

@@ -34,13 +34,13 @@ static int open_dir(int state_dirfd)
 	if (mkdirat(state_dirfd, "targets", 0700) != 0 && errno != EEXIST)
 		return -errno;
 	fd = openat(state_dirfd, "targets", O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-	return fd < 0 ? -errno : fd;
+	return fd < 0 ? -errno : fd; /* cppcheck-suppress resourceLeak ; it is returned */
 }
 
 static int parse(struct saved_pos *p, const char *text)
 {
 	char hex[33];
-	int i;
+	size_t i;
 
 	memset(p, 0, sizeof *p);
 	if (sscanf(text, "journal %32[0-9a-f]\nepoch %" SCNu64 "\nseq %" SCNu64, hex, &p->epoch, &p->seq) != 3 || strlen(hex) != 32)
@@ -79,7 +79,7 @@ int position_save(const struct saved_pos *p, int state_dirfd, const char *url)
 
 	if (dir < 0)
 		return dir;
-	memcpy(text, "journal ", 8);
+	memcpy(text, "journal ", 8); /* NOLINT(bugprone-not-null-terminated-result): the rest follows */
 	for (i = 0; i < 16; i++)
 		n += snprintf(text + n, sizeof text - (size_t)n, "%02x", p->journal_id[i]);
 	n += snprintf(text + n, sizeof text - (size_t)n, "\nepoch %" PRIu64 "\nseq %" PRIu64 "\n", p->epoch, p->seq);

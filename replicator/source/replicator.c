@@ -63,7 +63,7 @@ static void on_changed(void *arg)
 static int start_targets(struct replicator *r)
 {
 	struct target_env env = {.mirror = &r->mirror, .state_dirfd = r->state_dirfd, .changed = on_changed, .arg = r};
-	struct target *all[MIRROR_TARGETS_MAX];
+	struct target *all[MIRROR_TARGETS_MAX] = {NULL};
 	int ret = 0, n = 0;
 
 	for (; ret == 0 && n < r->mirror.ntargets; n += ret == 0) {
@@ -105,7 +105,7 @@ static void *serve(void *arg)
 
 static void accept_client(struct replicator *r, int sock, _Atomic int *count)
 {
-	int fd = accept4(sock, NULL, NULL, SOCK_CLOEXEC);
+	int fd = accept4(sock, NULL, NULL, SOCK_CLOEXEC); /* cppcheck-suppress nullPointer ; the address is not wanted */
 	struct client *c;
 	pthread_attr_t attr;
 	pthread_t thread;

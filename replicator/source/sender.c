@@ -343,7 +343,7 @@ static int send_half(struct sender *s, size_t i, bool back)
 {
 	const struct wrec *e = window_at(s->w, i);
 	const char *from = back ? e->path2 : e->path, *to = back ? e->path : e->path2;
-	struct jrec rec, half;
+	struct jrec rec = {0}, half;
 	int r = owed_put(&s->owed, s->env.stream);
 
 	if (r == 0)

@@ -146,7 +146,7 @@ static void link_sample(struct stream *s)
 		return;
 	beyond = s->rtt > FAR_RTT && s->rtt / 4 > ti.tcpi_min_rtt * (NS_PER_MS / 1000);
 	if (s->mirror->bwlimit != 0 && s->mirror->bwlimit < FAST_RATE)
-		s->fast = false;
+		s->fast = false; /* NOLINT(bugprone-branch-clone): the order of the questions matters */
 	else if (!beyond && ti.tcpi_delivery_rate > FAST_RATE)
 		s->fast = true;
 	else if (!ti.tcpi_delivery_rate_app_limited && ti.tcpi_delivery_rate != 0 && s->rate != 0 && s->rate < FAST_RATE &&

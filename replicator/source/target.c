@@ -152,7 +152,7 @@ static int derive(struct target *t, char *why, size_t size)
 	if (r == 0 && password == NULL && (password = strdup("")) == NULL)
 		r = -ENOMEM;
 	if (r < 0)
-		return r;
+		return r; /* cppcheck-suppress memleak ; what fails gives no password */
 	if (t->password != NULL && strcmp(t->password, password) == 0) {
 		freezero(password, strlen(password));
 		return 0;
@@ -177,7 +177,7 @@ static int connect_once(struct target *t, bool *here, bool *moved, char *why, si
 	    .timeout_ms = CONNECT_MS, .cancelfd = t->stopfd};
 	struct session *s = &t->session;
 	uint64_t unreadable = s->unreadable;
-	struct conn *c;
+	struct conn *c = NULL;
 	int r;
 
 	why[0] = '\0';

@@ -8,7 +8,7 @@
 #include <stddef.h>
 #include "proto/jreader.h"
 
-#define WINDOW_RECORDS 4096u       /* records of one window */
+#define WINDOW_RECORDS ((size_t)4096)      /* records of one window */
 #define WINDOW_BYTES   (4u << 20)  /* bytes of one window, but always at least one record */
 
 enum wmark {
