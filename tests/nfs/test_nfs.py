@@ -186,11 +186,17 @@ def test_random_operations(pair):
 
 def test_server_restarts(pair):
     """The server goes away and comes back in the middle: calls wait, nothing fails, the standby gets everything."""
-    load = Workload(pair.dir, seed=7, ops=None, threads=3).start()
-    load.wait_ops(60)
-    subprocess.run([str(SERVER), "stop"], check=True)
-    subprocess.run([str(SERVER), "start"], check=True)
-    load.wait_ops(60)
+    with subprocess.Popen(["bash"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as shell:
+        # Made before the load: a child of a process that has files open on the mount closes them, and waits there for a write that waits for the server.
+        def server(what):
+            shell.stdin.write(f"{SERVER} {what} >&2; echo $?\n")
+            shell.stdin.flush()
+            assert shell.stdout.readline() == "0\n", what
+        load = Workload(pair.dir, seed=7, ops=None, threads=3).start()
+        load.wait_ops(60)
+        server("stop")
+        server("start")
+        load.wait_ops(60)
     load.stop().check()
     served_same(pair)
 
