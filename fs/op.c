@@ -165,3 +165,10 @@ void op_reply(fuse_req_t req, int err)
 		err = err == E_LIMIT ? -ENAMETOOLONG : -EIO;
 	fuse_reply_err(req, -err);
 }
+
+void op_reply_changed(fuse_req_t req, fuse_ino_t ino, int err)
+{
+	if (err == 0)
+		fuse_lowlevel_notify_inval_inode(tfs_of(req)->se, ino, -1, 0); /* it counts that as a change; attributes alone */
+	op_reply(req, err);
+}

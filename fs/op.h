@@ -39,5 +39,8 @@ void op_reply_entry(fuse_req_t req, struct inode *i, const struct stat *st);
 void op_reply_missing(fuse_req_t req);
 /* Reply with an internal error (0 or negative). */
 void op_reply(fuse_req_t req, int err);
+/* The same after a change of inode ino's attributes of which the kernel keeps no count (a FALLOCATE that keeps the size, extended attributes): it would
+ * take an answer under way that is older, a listing's, for the present state. */
+void op_reply_changed(fuse_req_t req, fuse_ino_t ino, int err);
 
 #endif

@@ -200,7 +200,7 @@ void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len
 	r = fallocate(f->fd, mode, off, len) < 0 ? -errno : 0;
 	cred_strip_end(strip);
 	dirty_end(fs, f->io, start, r < 0 ? start : end);
-	op_reply(req, r);
+	op_reply_changed(req, ino, r);
 }
 
 void op_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse_file_info *fi)

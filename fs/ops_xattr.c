@@ -183,7 +183,7 @@ static void do_change(fuse_req_t req, fuse_ino_t ino, const char *name, const ch
 	}
 	op_done(fs, w);
 	ifd_put(fs, &f);
-	op_reply(req, r);
+	op_reply_changed(req, ino, r);
 }
 
 void op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size, int flags)

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The mount behaves as the directory below it, without any standby."""
+import contextlib
 import errno
 import fcntl
 import mmap
@@ -361,6 +362,45 @@ def test_dead_mount_is_mounted_again(mount):
         os.kill(pid, 9)
     wait_until(lambda: mount.log().count("mounted on") == 2 and (mount.dir / "f").read_text() == "x", "a new mount", 10)
     (mount.dir / "g").write_text("y")
+
+
+def test_a_hole_shows_its_time_beside_listings(site):
+    """A listing under way brings attributes of before: they are not taken for those of after."""
+    source = site.source(["tandem://nobody@127.0.0.1:1/m"])
+    below = os.open(source.dir, os.O_RDONLY | os.O_DIRECTORY)  # opened before the mount covers it
+    source.start("--no-replicator")
+    names = [f"f{n}" for n in range(30)]
+    for name in names:
+        (source.dir / name).write_bytes(bytes(1 << 16))
+    halt = threading.Event()
+
+    def listing():
+        while not halt.is_set():
+            with os.scandir(source.dir) as entries:
+                for e in entries:
+                    with contextlib.suppress(FileNotFoundError):
+                        e.stat()
+
+    def touching():  # so that the kernel asks for the listing again
+        while not halt.is_set():
+            (source.dir / "t").touch()
+            (source.dir / "t").unlink()
+    threads = [threading.Thread(target=f) for f in [listing] * 6 + [touching]]
+    for t in threads:
+        t.start()
+    old = []
+    for n in range(3000):
+        name = names[n % len(names)]
+        fd = os.open(source.dir / name, os.O_RDWR)
+        syscalls.fallocate(fd, syscalls.FALLOC_PUNCH_HOLE | syscalls.FALLOC_KEEP_SIZE, 4096, 4096)
+        os.close(fd)
+        if os.stat(source.dir / name).st_mtime_ns != os.stat(name, dir_fd=below).st_mtime_ns:
+            old.append(n)
+    halt.set()
+    for t in threads:
+        t.join()
+    os.close(below)
+    assert not old, f"{len(old)} of 3000 holes show an older time"
 
 
 def test_attributes_of_a_directory_are_asked_for_again(site):
