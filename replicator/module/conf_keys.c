@@ -150,7 +150,11 @@ static const char *nearest(const char *key)
 {
 	unsigned best = 4;
 	const char *name = NULL;
+	size_t n = strlen(key);
 	for (size_t i = 0; i < NKNOWN; i++) {
+		size_t m = strlen(known[i].name);
+		if ((n > m ? n - m : m - n) >= best) /* at least so far away */
+			continue;
 		unsigned d = distance(key, known[i].name);
 		if (d < best) {
 			best = d;

@@ -2,6 +2,8 @@
  * modules.conf on any bytes: rsyncd.conf's grammar and the meaning of its keys. */
 #include "config.h"
 
+#include <grp.h>
+#include <pwd.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,6 +15,25 @@
 #include "replicator/module/modules_conf.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+/* The host's tables are not ours, and reading them is most of the time. */
+struct passwd *__wrap_getpwnam(const char *name);
+struct passwd *__wrap_getpwnam(const char *name)
+{
+	static char names[2][8] = {"root", "nobody"};
+	static struct passwd root = {.pw_name = names[0]}, nobody = {.pw_name = names[1], .pw_uid = 65534, .pw_gid = 65534};
+
+	return strcmp(name, "root") == 0 ? &root : strcmp(name, "nobody") == 0 ? &nobody : NULL;
+}
+
+struct group *__wrap_getgrnam(const char *name);
+struct group *__wrap_getgrnam(const char *name)
+{
+	static char names[2][8] = {"root", "nogroup"};
+	static struct group root = {.gr_name = names[0]}, nogroup = {.gr_name = names[1], .gr_gid = 65534};
+
+	return strcmp(name, "root") == 0 ? &root : strcmp(name, "nogroup") == 0 ? &nogroup : NULL;
+}
 
 /* What the daemon does with a configuration that was accepted. */
 static void use(const struct modules_conf *mc)

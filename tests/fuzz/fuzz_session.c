@@ -5,6 +5,7 @@
  * Whatever the child answers must decode. */
 #include "config.h"
 
+#include <ftw.h>
 #include <sys/mman.h>
 #include <sys/xattr.h>
 
@@ -22,6 +23,8 @@
 #include "tests/fuzz/scratch.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max, unsigned seed);
+size_t LLVMFuzzerMutate(uint8_t *data, size_t size, size_t max) __attribute__((weak)); /* libFuzzer's */
 
 #define FRAMES_MAX 64
 
@@ -398,4 +401,59 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		abort();
 	check_outside(top);
 	return 0;
+}
+
+/* --- other inputs --- */
+
+#define FRAME_HEAD 4 /* bytes of an input before a frame's payload */
+
+struct piece {
+	size_t at, n; /* of a frame, with its head */
+};
+
+static unsigned split(const uint8_t *data, size_t size, struct piece v[FRAMES_MAX])
+{
+	unsigned n = 0;
+
+	for (size_t at = 0; n < FRAMES_MAX && at + FRAME_HEAD <= size; at += v[n++].n) {
+		v[n].at = at;
+		v[n].n = FRAME_HEAD + ((size_t)data[at + 1] | (size_t)data[at + 2] << 8 | (size_t)data[at + 3] << 16);
+		if (v[n].n > size - at)
+			v[n].n = size - at;
+	}
+	return n;
+}
+
+/* Change the payload of one frame and let its length follow, or repeat, remove or move a whole one; now and then anything. A change of a length
+ * otherwise makes nonsense of all frames behind it. */
+size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max, unsigned seed)
+{
+	static uint8_t copy[1 << 20];
+	struct piece v[FRAMES_MAX], a, b;
+	unsigned n = split(data, size, v), how = seed % 8;
+	size_t rest, len;
+
+	if (n == 0 || how == 0 || max > sizeof(copy))
+		return LLVMFuzzerMutate(data, size, max);
+	memcpy(copy, data, size);
+	a = v[seed / 8 % n];
+	b = v[seed / 512 % n];
+	if (how == 1 && n > 1) { /* remove a */
+		memmove(data + a.at, copy + a.at + a.n, size - a.at - a.n);
+		return size - a.n;
+	}
+	if (how == 2 && size + a.n <= max) { /* repeat a before b */
+		memcpy(data + b.at, copy + a.at, a.n);
+		memcpy(data + b.at + a.n, copy + b.at, size - b.at);
+		return size + a.n;
+	}
+	if (max == size && a.n == FRAME_HEAD)
+		return LLVMFuzzerMutate(data, size, max);
+	rest = size - a.at - a.n;
+	len = LLVMFuzzerMutate(copy + a.at + FRAME_HEAD, a.n - FRAME_HEAD, max - (size - a.n) - FRAME_HEAD);
+	memmove(data + a.at + FRAME_HEAD + len, data + a.at + a.n, rest);
+	memcpy(data + a.at + FRAME_HEAD, copy + a.at + FRAME_HEAD, len);
+	for (unsigned i = 0; i < 3; i++)
+		data[a.at + 1 + i] = (uint8_t)(len >> (8 * i));
+	return a.at + FRAME_HEAD + len + rest;
 }

@@ -4,8 +4,8 @@
 #ifndef TANDEM_FUZZ_SCRATCH_H
 #define TANDEM_FUZZ_SCRATCH_H
 
+#include <dirent.h>
 #include <fcntl.h>
-#include <ftw.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,34 +15,47 @@
 
 static char scratch_path[256];
 
-static inline int scratch_remove_one(const char *p, const struct stat *st, int flag, struct FTW *f)
+/* Remove what is in a directory. fd is taken. */
+static inline void scratch_clear(int fd)
 {
-	(void)st;
-	(void)flag;
-	return f->level ? remove(p) : 0;
+	DIR *d = fdopendir(fd);
+	struct dirent *e;
+
+	if (d == NULL)
+		abort();
+	while ((e = readdir(d)) != NULL) {
+		if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
+			continue;
+		if (e->d_type == DT_DIR)
+			scratch_clear(openat(fd, e->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+		unlinkat(fd, e->d_name, e->d_type == DT_DIR ? AT_REMOVEDIR : 0);
+	}
+	closedir(d);
 }
 
-static inline void scratch_empty(void)
+static inline void scratch_remove(const char *path)
 {
-	nftw(scratch_path, scratch_remove_one, 32, FTW_DEPTH | FTW_PHYS);
+	scratch_clear(open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+	rmdir(path);
 }
 
 static inline void scratch_end(void)
 {
-	scratch_empty();
-	rmdir(scratch_path);
+	scratch_remove(scratch_path);
 }
 
-/* Make the directory at the first call, empty it at later ones. Returns its path. */
+/* Make the directory at the first call, in memory if nothing else is said, and empty it at later ones. Returns its path. */
 static inline const char *scratch_begin(void)
 {
 	const char *tmp = getenv("TMPDIR");
 
 	if (*scratch_path != '\0') {
-		scratch_empty();
+		scratch_clear(open(scratch_path, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
 		return scratch_path;
 	}
-	snprintf(scratch_path, sizeof(scratch_path), "%s/tandem-fuzz-XXXXXX", tmp != NULL ? tmp : "/tmp");
+	if (tmp == NULL)
+		tmp = access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp";
+	snprintf(scratch_path, sizeof(scratch_path), "%s/tandem-fuzz-XXXXXX", tmp);
 	if (mkdtemp(scratch_path) == NULL)
 		abort();
 	atexit(scratch_end);
