@@ -87,7 +87,7 @@ int whello_get(struct buf *b, struct whello *h)
 	h->mirror = buf_get_str(b, NULL);
 	get_bytes(b, h->source_id, 16);
 	wpos_get(b, &h->head);
-	done(b, h->mode >= 1 && h->mode <= 3);
+	done(b, h->mode == 1 || h->mode == 2);
 	return buf_end(b);
 }
 

@@ -66,7 +66,7 @@ struct wpos {
 struct whello {
 	uint32_t version;        /* CONN_VERSION */
 	uint64_t features;       /* none defined yet */
-	uint32_t mode;           /* 1 replicate, 2 list modules only, 3 compare only (read) */
+	uint32_t mode;           /* 1 replicate, 2 list modules only */
 	const char *mirror;      /* mirror name, for logs */
 	uint8_t source_id[16];   /* identity of the source tree, kept in the mirror's state directory */
 	struct wpos head;        /* the source's journal: id, epoch, committed sequence (digest unused) */

@@ -36,7 +36,6 @@
 static const uint32_t allowed[SS_COUNT] = {
     [SS_HELLO] = 1u << FT_HELLO,
     [SS_LIST] = 1u << FT_MODULES,
-    [SS_COMPARE] = 1u << FT_MODULES | 1u << FT_LIST | 1u << FT_SUMS,
     [SS_REPLICATE] = 1u << FT_MODULES | 1u << FT_LIST | 1u << FT_SUMS | 1u << FT_BATCH | 1u << FT_SYNC,
     [SS_END] = 0,
 };

@@ -20,7 +20,6 @@
 enum session_state {
 	SS_HELLO,     /* TLS stands, HELLO is awaited */
 	SS_LIST,      /* welcomed, modules may be listed */
-	SS_COMPARE,   /* welcomed, the module may be read */
 	SS_REPLICATE, /* welcomed, the module is changed */
 	SS_END,	      /* refused or over */
 	SS_COUNT

@@ -21,7 +21,6 @@
 #include "proto/log.h"
 #include "proto/path.h"
 #include "replicator/module/session_int.h"
-#include "replicator/module/syscalls.h"
 
 #define MOTD_MAX    4096u
 #define TAKEOVER_MS 8000 /* how long the connection that is replaced may take to end */
@@ -369,11 +368,6 @@ void session_hello(struct session *s, struct buf *payload)
 		welcome(s, &w);
 	} else if (!s->m) {
 		session_refuse(s, WR_PROTOCOL, "no module was named: write tandem://USER@HOST/MODULE");
-	} else if (h.mode == 3) {
-		w.flags = s->confined.no_owner ? WW_NO_OWNER : 0;
-		s->state = SS_COMPARE;
-		syscalls_yield();
-		welcome(s, &w);
 	} else {
 		replicate(s, &h);
 	}

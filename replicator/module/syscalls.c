@@ -6,14 +6,6 @@
 #include <errno.h>
 #include <stddef.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
-
-#define YIELD_NICE 19 /* the least there is */
-
-void syscalls_yield(void)
-{
-	setpriority(PRIO_PROCESS, 0, YIELD_NICE); /* cannot fail: it takes no right to step back */
-}
 
 #ifdef HAVE_SECCOMP
 #include <linux/fs.h>
@@ -279,10 +271,6 @@ static int add_conditional(scmp_filter_ctx ctx)
 	if (!err)
 		err = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(prctl), 1,
 				       SCMP_A0(SCMP_CMP_EQ, PR_SET_NAME));
-	if (!err) /* syscalls_yield */
-		err = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(setpriority), 3,
-				       SCMP_A0(SCMP_CMP_EQ, PRIO_PROCESS), SCMP_A1(SCMP_CMP_EQ, 0),
-				       SCMP_A2(SCMP_CMP_EQ, YIELD_NICE));
 	if (!err) /* abort(3) */
 		err = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(tgkill), 1,
 				       SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)getpid()));

@@ -16,7 +16,5 @@ enum syscalls_wall { /* see confine.h */
  * of the child (programs, sockets, mounts, other processes), with ENOSYS what libraries merely try. Returns
  * 0, -EOPNOTSUPP or -errno. */
 int syscalls_filter(enum syscalls_wall wall);
-/* Give the calling thread the lowest priority: whoever only reads must not hold up those that apply. The filter lets it pass. */
-void syscalls_yield(void);
 
 #endif

@@ -248,10 +248,6 @@ int confine_syscalls(struct confined *out)
 	return 0;
 }
 
-void syscalls_yield(void)
-{
-}
-
 /* --- the disk --- */
 
 int syncer_start(struct syncer *s)

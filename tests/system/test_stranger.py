@@ -151,7 +151,7 @@ def test_early_data_is_not_read(standby):
     try:
         with Peer.connect(standby.port, early=early) as c:
             assert not c.early_accepted
-            c.hello(mode=3)
+            c.hello(mode=2)
             c.wait(WELCOME)
     except Refused:
         pass
