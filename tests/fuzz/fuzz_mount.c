@@ -250,7 +250,10 @@ static void identity(struct input in)
 	char id[33], again[33], why[1024] = "";
 	bool replaced;
 
-	scratch_write(at, "identity", in.p, in.left, 0);
+	if (in.left > 0)
+		scratch_write(at, "identity", in.p, in.left, 0);
+	else
+		unlinkat(at, "identity", 0);
 	if (identity_check(at, root, "source", "state", why, sizeof(why)) == E_FOREIGN && *why == '\0')
 		abort();
 	if (identity_take(at, root, id, &replaced) != 0)

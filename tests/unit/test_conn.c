@@ -205,6 +205,14 @@ static void *impostor_main(void *arg)
 	return NULL;
 }
 
+static void *impostor_gone(void *arg)
+{
+	struct impostor *m = arg;
+
+	close(accept(m->lfd, NULL, NULL));
+	return NULL;
+}
+
 static int meet_impostor(const void *text, size_t n, int timeout)
 {
 	struct impostor m = {.text = text, .n = n};
@@ -254,6 +262,32 @@ START_TEST(garbage_for_tls_is_refused)
 	static const char greeting[] = "TANDEM1\n\x01\0\0\0\x01\0\0\0abcdefgh this is no TLS record at all, is it?";
 
 	ck_assert_int_eq(meet_impostor(greeting, sizeof(greeting), TIMEOUT), E_PROTO);
+}
+END_TEST
+
+START_TEST(a_server_that_closes_without_a_greeting_is_told_apart)
+{
+	struct impostor m = {.n = 0};
+	struct conn *c;
+
+	m.lfd = listen_loopback(&m.port);
+	ck_assert_int_eq(pthread_create(&m.thread, NULL, impostor_gone, &m), 0);
+	ck_assert_int_eq(dial(&c, "[127.0.0.1]", m.port, "alice", "data", good_key, TIMEOUT, why), -ECONNRESET);
+	ck_assert_ptr_nonnull(strstr(why, "greeting"));
+	pthread_join(m.thread, NULL);
+	close(m.lfd);
+}
+END_TEST
+
+START_TEST(a_target_needs_a_user)
+{
+	static char long_name[PSK_IDENTITY_MAX + 1];
+	struct conn *c;
+
+	memset(long_name, 'x', PSK_IDENTITY_MAX);
+	ck_assert_int_eq(dial(&c, "127.0.0.1", 1, "", "data", good_key, TIMEOUT, why), E_AUTH);
+	ck_assert_int_eq(dial(&c, "127.0.0.1", 1, "alice", long_name, good_key, TIMEOUT, why), E_AUTH);
+	ck_assert_ptr_null(c);
 }
 END_TEST
 
@@ -553,6 +587,71 @@ START_TEST(a_frame_before_the_close_is_delivered_first)
 }
 END_TEST
 
+/* End a connection as a host does that knows nothing of it. */
+static void reset(struct conn *c, struct conn *peer)
+{
+	struct linger now = {.l_onoff = 1};
+	struct pollfd p = {.fd = conn_fd(peer)};
+
+	ck_assert_int_eq(setsockopt(conn_fd(c), SOL_SOCKET, SO_LINGER, &now, sizeof(now)), 0);
+	c->err = E_CLOSED; /* so that nothing is said */
+	conn_close(c);
+	ck_assert_int_eq(poll(&p, 1, TIMEOUT), 1);
+}
+
+START_TEST(a_reset_is_an_end)
+{
+	struct conn *a, *b;
+
+	connect_pair(&a, &b);
+	reset(a, b);
+	ck_assert_int_eq(conn_io(b), E_CLOSED);
+	conn_close(b);
+}
+END_TEST
+
+START_TEST(a_frame_before_a_reset_is_delivered_first)
+{
+	struct conn *a, *b;
+	struct buf p;
+	uint8_t type;
+
+	connect_pair(&a, &b);
+	ck_assert_int_eq(conn_put(a, 3, "refused", 7, COMPRESS_NONE), 0);
+	ck_assert_int_eq(conn_drain(a, TIMEOUT), 0);
+	reset(a, b);
+	ck_assert_int_eq(conn_put(b, 4, "more", 4, COMPRESS_NONE), 0);
+	ck_assert_int_eq(next_frame(b, b, &type, &p), 1);
+	ck_assert_uint_eq(type, 3);
+	ck_assert_int_eq(next_frame(b, b, &type, &p), E_CLOSED);
+	conn_close(b);
+}
+END_TEST
+
+/* As far as the kernel can be made to hold that much. */
+START_TEST(a_flood_is_read_in_turns)
+{
+	uint8_t *data = calloc(1, FRAME_MAX);
+	const int size = 8 << 20, turn = 1 << 20;
+	struct conn *a, *b;
+
+	connect_pair(&a, &b);
+	(void)setsockopt(conn_fd(a), SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof(size));
+	(void)setsockopt(conn_fd(b), SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof(size));
+	ck_assert_int_eq(conn_put(a, 1, data, FRAME_MAX, COMPRESS_NONE), 0);
+	for (int i = 0; i < 1000; i++)
+		ck_assert_int_eq(conn_io(a), 0);
+	for (size_t had = 0; buf_left(&b->in) < FRAME_MAX; had = buf_left(&b->in)) {
+		ck_assert_int_eq(conn_io(b), 0);
+		ck_assert_uint_le(buf_left(&b->in) - had, (size_t)turn);
+		ck_assert_int_eq(conn_io(a), 0);
+	}
+	conn_close(a);
+	conn_close(b);
+	free(data);
+}
+END_TEST
+
 static void *close_it(void *arg)
 {
 	conn_close(arg);
@@ -720,6 +819,7 @@ END_TEST
 UNIT_MAIN("conn", both_ends_know_who_it_is, a_wrong_password_is_refused_on_both_sides,
     an_unknown_user_looks_like_a_wrong_password, an_unknown_module_is_refused, an_rsync_daemon_is_recognised_at_once,
     garbage_for_a_greeting_is_refused, a_newer_protocol_is_named, garbage_for_tls_is_refused,
+    a_server_that_closes_without_a_greeting_is_told_apart, a_target_needs_a_user,
     a_silent_server_costs_the_deadline_and_no_more, a_closed_port_says_what_to_look_at, a_name_nobody_knows_says_so,
     a_silent_name_service_costs_the_deadline_and_no_more, a_look_up_can_be_given_up, a_silent_server_can_be_given_up,
     a_silent_client_is_dropped_at_the_deadline, a_client_that_trickles_is_dropped_at_the_deadline,
@@ -727,6 +827,7 @@ UNIT_MAIN("conn", both_ends_know_who_it_is, a_wrong_password_is_refused_on_both_
     an_idle_connection_has_nothing_pending, a_reader_that_does_not_take_frames_stops_the_writer, the_queue_has_a_limit,
     drain_gives_up_at_its_deadline, an_oversize_frame_ends_the_connection_at_its_header,
     a_wrong_checksum_ends_the_connection, a_frame_before_the_close_is_delivered_first,
+    a_reset_is_an_end, a_frame_before_a_reset_is_delivered_first, a_flood_is_read_in_turns,
     a_refusal_survives_a_client_that_keeps_sending, an_honest_proxy_changes_nothing,
     a_flipped_bit_in_the_stream_is_never_delivered, a_flipped_bit_in_the_handshake_is_never_accepted,
     a_key_depends_on_user_and_password, identities_are_split_strictly)

@@ -2,6 +2,7 @@
  * Redo logs: a file changed in place is in its old or its new state wherever the change was cut off. */
 #include "config.h"
 
+#include <sys/mman.h>
 #include <sys/stat.h>
 
 #include "replicator/module/redo.h"
@@ -174,6 +175,61 @@ START_TEST(a_finished_log_is_repeated_only_after_a_power_failure)
 }
 END_TEST
 
+START_TEST(what_lost_its_data_stops_nobody)
+{
+	struct rig r;
+	struct redo_log log;
+	begin(&r);
+	int fd = spool(&r, &log);
+	ck_assert_int_eq(redo_commit(&r.redo, &log, fd), 0);
+	ck_assert_int_eq(ftruncate(fd, 0), 0);
+	close(fd);
+	restart(&r, true);
+	ck_assert_str_eq(get(r.root, "file"), OLD);
+	end(&r);
+}
+END_TEST
+
+START_TEST(a_log_cut_off_anywhere_is_not_believed)
+{
+	struct rig r;
+	struct redo_log log;
+	struct stat st;
+	for (off_t n = 0;; n++) {
+		begin(&r);
+		int fd = spool(&r, &log);
+		ck_assert_int_eq(redo_commit(&r.redo, &log, fd), 0);
+		close(fd);
+		fd = openat(r.fd, "0000000000000001", O_RDWR);
+		ck_assert_int_eq(fstat(fd, &st), 0);
+		ck_assert_int_eq(ftruncate(fd, n), 0);
+		close(fd);
+		restart(&r, true);
+		ck_assert_str_eq(get(r.root, "file"), n < st.st_size ? OLD : NEW);
+		end(&r);
+		if (n == st.st_size)
+			break;
+	}
+}
+END_TEST
+
+/* A file in memory and one on a disk: the kernel copies nothing between them. */
+START_TEST(copies_cross_file_systems)
+{
+	struct rig r;
+	begin(&r);
+	int src = memfd_create("source", MFD_CLOEXEC), dst = openat(r.root, "file", O_RDWR);
+	ck_assert_int_eq(pwrite(src, "abcdef", 6, 0), 6);
+	ck_assert_int_eq(redo_copy(src, 1, dst, 3, 4), 0);
+	ck_assert_str_eq(get(r.root, "file"), "012bcde789");
+	ck_assert_int_lt(redo_copy(src, 4, dst, 0, 10), 0);
+	close(src);
+	close(dst);
+	end(&r);
+}
+END_TEST
+
 UNIT_MAIN("redo logs", what_was_not_committed_is_forgotten, what_was_committed_is_done,
 	  a_damaged_log_is_not_believed, another_inode_is_left_alone,
-	  a_finished_log_is_repeated_only_after_a_power_failure)
+	  a_finished_log_is_repeated_only_after_a_power_failure, what_lost_its_data_stops_nobody,
+	  a_log_cut_off_anywhere_is_not_believed, copies_cross_file_systems)
