@@ -149,6 +149,8 @@ static size_t add_plus(struct listing *l, const struct dirent64k *e)
 		pthread_mutex_unlock(&l->fs->tree.lock);
 		if (i)
 			op_fill_entry(l->fs, i, &st, &p);
+		if (S_ISDIR(st.st_mode)) /* the kernel does not see that what is made in it meanwhile is younger than this answer */
+			p.attr_timeout = 0;
 	}
 	return fuse_add_direntry_plus(l->req, l->buf + l->used, l->size - l->used, e->d_name, &p, e->d_off);
 }

@@ -54,7 +54,8 @@ core=(system/test_fs.py::test_{inode_numbers_are_stable,removed_file_that_is_sti
 	system/test_restart.py::test_{everything_stopped_and_started,kill_mount_with_an_open_file})
 
 # say what hangs, if anything does
-(while sleep 30; do dmesg | grep -q 'blocked for more than' && dmesg | tail -n 200 && break; done) &
+echo 60 >/proc/sys/kernel/hung_task_timeout_secs
+(while sleep 30; do dmesg | grep -q 'blocked for more than' && echo w >/proc/sysrq-trigger && dmesg | tail -n 400 && ps axH -o pid,ppid,stat,wchan:30,args && break; done) &
 
 passed=0 failed=0
 . $here/settings

@@ -110,7 +110,7 @@ make_payload "$@"
 began=$SECONDS
 status=0
 # writes to the first disk go to a temporary file, so that every run begins with the same
-timeout --kill-after=10 "$limit" qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp 1 -m 1536 -no-reboot -nodefaults -display none \
+timeout --kill-after=10 "$limit" qemu-system-x86_64 -accel tcg,thread=multi,tb-size=256 -cpu max -smp 1 -m 1536 -no-reboot -nodefaults -display none \
 	-kernel "$cache/kernel" -initrd "$cache/initrd" -append "console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable" \
 	-drive "file=$cache/disk.img,format=raw,if=virtio,snapshot=on,cache=unsafe" \
 	-drive "file=$work/payload.tar,format=raw,if=virtio,readonly=on" -serial stdio </dev/null 2>&1 |
