@@ -173,12 +173,20 @@ void phantoms_compared(struct phantoms *p)
 
 uint32_t phantoms_outstanding(const struct phantoms *p, uint64_t *out, uint32_t max)
 {
+	uint64_t first = UINT64_MAX;
 	struct phantom *x;
 	uint32_t n = 0;
 
-	RB_FOREACH(x, phantom_tree, (struct phantom_tree *)&p->tree)
-		if (x->state == PS_HOLLOW && x->seq != 0 && n < max)
-			out[n++] = x->seq;
+	RB_FOREACH(x, phantom_tree, (struct phantom_tree *)&p->tree) {
+		if (x->state != PS_HOLLOW || x->seq == 0)
+			continue;
+		first = x->seq < first ? x->seq : first;
+		if (n < max)
+			out[n] = x->seq;
+		n++;
+	}
+	if (n > max && max > 0)
+		out[0] = first;
 	return n;
 }
 

@@ -45,7 +45,8 @@ void phantoms_whole(struct phantoms *p, uint64_t ino);
 void phantoms_doubt(struct phantoms *p);
 /* Everything was compared: what was left or doubted is as it should be. */
 void phantoms_compared(struct phantoms *p);
-/* Who resumes must know the hollow ones: their records count as outstanding. Adds at most max numbers to out, returns how many. */
+/* Who resumes must know the hollow ones: their records count as outstanding. Returns how many they are, and puts their numbers into out; if these are more than max, the
+ * smallest first. */
 uint32_t phantoms_outstanding(const struct phantoms *p, uint64_t *out, uint32_t max);
 /* Decide about the next record of the stream, in order, and move the states it concerns. CONTENT records are
  * dropped for every phantom. Returns the act, or -ENOMEM. */

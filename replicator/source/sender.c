@@ -52,7 +52,7 @@ struct sender {
 	uint64_t hold_ns;       /* when the CREATE at the end of the window is sent all the same, 0: none is held */
 	unsigned young;         /* files that were younger than their records without a reason */
 	int32_t created;        /* index of the held CREATE that was sent after all, -1: none */
-	uint64_t out[WPOS_OUT_MAX];
+	uint64_t out[WPOS_OUT_MAX + 1]; /* of one too many the smallest is still known */
 };
 
 int sender_new(struct sender **out, const struct sender_env *env)
@@ -752,10 +752,13 @@ static int by_value(const void *a, const void *b)
 /* Everything that is outstanding at the present position, ascending. */
 static uint32_t outstanding(struct sender *s)
 {
-	uint32_t n = bulk_outstanding(s->env.bulk, s->out);
+	uint32_t n = bulk_outstanding(s->env.bulk, s->out), room = WPOS_OUT_MAX + 1 - n;
 	bool all = n > 0 && s->out[n - 1] == WPOS_OUT_ALL;
-	uint32_t more = phantoms_outstanding(s->phantoms, s->out + n, WPOS_OUT_MAX - n);
+	uint32_t more = phantoms_outstanding(s->phantoms, s->out + n, room);
 
+	if (more > room)
+		more = room;
+	all = all || n + more > WPOS_OUT_MAX;
 	if (more > 0)
 		qsort(s->out, n + more, sizeof s->out[0], by_value);
 	if (all)

@@ -356,6 +356,23 @@ START_TEST(a_hollow_file_does_not_replace_a_full_one)
 }
 END_TEST
 
+START_TEST(more_hollow_files_than_can_be_listed_are_counted)
+{
+	struct phantoms *p;
+	uint64_t out[3] = {0};
+
+	phantoms_new(&p);
+	for (uint64_t ino = 1; ino <= 3; ino++)
+		phantoms_hollow(p, ino, 100 - ino, false);
+	ck_assert_uint_eq(phantoms_outstanding(p, out, 3), 3);
+	ck_assert_uint_eq(out[2], 97);
+	phantoms_hollow(p, 4, 5, false);
+	ck_assert_uint_eq(phantoms_outstanding(p, out, 3), 4);
+	ck_assert_uint_eq(out[0], 5);
+	phantoms_free(p);
+}
+END_TEST
+
 START_TEST(what_is_left_to_the_comparison_replaces_nothing)
 {
 	struct phantoms *p;
@@ -427,5 +444,5 @@ UNIT_MAIN("window", repeated_content_merges_into_the_first, content_does_not_mer
     setattrs_merge_into_the_first_with_the_newest_values, setattrs_under_different_names_do_not_merge, create_is_held_for_its_content,
     create_is_not_held_when_something_needs_the_name, create_is_not_held_when_its_directory_gets_another_acl, a_create_is_not_held_while_its_directory_moves, a_number_used_again_is_another_inode, a_linked_file_is_not_ephemeral,
     a_file_created_and_deleted_never_leaves, the_old_file_stands_in_until_the_next_version, what_may_have_left_before_is_removed, a_stand_in_is_moved_and_removed,
-    an_exchange_with_a_phantom_moves_the_other_side_only, a_hollow_file_does_not_replace_a_full_one, a_phantom_that_replaces_a_phantom_replaces_nothing,
+    an_exchange_with_a_phantom_moves_the_other_side_only, a_hollow_file_does_not_replace_a_full_one, more_hollow_files_than_can_be_listed_are_counted, a_phantom_that_replaces_a_phantom_replaces_nothing,
     what_is_left_to_the_comparison_replaces_nothing, a_doubted_file_is_not_moved_but_one_born_since_is)
