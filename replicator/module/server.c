@@ -108,14 +108,15 @@ static void become_child(struct server *sv)
 		pidfile_close(sv->pid);
 }
 
-static void run_child(struct server *sv, struct session_env *env, const struct module_conf *mends)
+/* What a child does. Returns its exit status. */
+static int run_child(struct server *sv, struct session_env *env, const struct module_conf *mends)
 {
 	env->mc = &sv->mc;
 	env->auth = sv->auth;
 	env->stdir = sv->stdir;
 	memcpy(env->boot, sv->boot, 16);
 	become_child(sv);
-	_exit(mends ? session_mend(env, mends) : session_run(env));
+	return mends ? session_mend(env, mends) : session_run(env);
 }
 
 /* Start a child: for the connection of env, or, without one, to mend a module. */
@@ -133,8 +134,10 @@ static void start_child(struct server *sv, struct session_env *env, const struct
 	c->pid = fork();
 	if (c->pid == 0) {
 		close(pair[0]);
+		free(c);
+		free(name);
 		env->parent = pair[1];
-		run_child(sv, env, mends);
+		_exit(run_child(sv, env, mends));
 	}
 	close(pair[1]);
 	if (c->pid < 0) {

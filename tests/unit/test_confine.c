@@ -233,7 +233,7 @@ static void try_early_syscalls(void)
 	MUST(syscall(SYS_clone3, NULL, 0) < 0 && errno == ENOSYS);
 	MUST(prctl(PR_SET_DUMPABLE, 1) < 0 && prctl(PR_SET_MM, 0, 0, 0, 0) < 0);
 	MUST(mmap(NULL, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) == MAP_FAILED);
-	MUST(pthread_create(&t, NULL, idle, NULL) == 0);
+	MUST(pthread_create(&t, NULL, idle, NULL) == 0 && pthread_join(t, NULL) == 0);
 }
 
 START_TEST(the_early_wall_leaves_no_programs_processes_or_sockets)
