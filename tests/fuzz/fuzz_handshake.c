@@ -5,7 +5,7 @@
  *   1  what a server sends to the replicator
  *   2  an identity
  *   3  an identity, in a ClientHello that is well-formed otherwise
- *   4  what somebody between changes while the two shake hands: u8 direction, u16 offset, u8 xor each
+ *   4  what somebody between changes while the two shake hands: u8 direction, u16 offset, u8 xor each (255: nothing can be sent from there on)
  *   5  frames on a running connection: u8 (odd: their checksums are made to hold, if they come in one piece), then pieces as TLS hands them
  *      out, u16 length and bytes
  *
@@ -60,7 +60,7 @@ static int client_end = -1; /* what connect gives */
 static struct wire {
 	int fd; /* of whom sends here; -1: nobody between */
 	size_t sent;
-	bool changed;
+	bool changed, cut;
 	unsigned n;
 	struct {
 		size_t at;
@@ -225,12 +225,15 @@ ssize_t __wrap_send(int fd, const void *data, size_t n, int flags)
 			continue;
 		copy[w->v[i].at - w->sent] ^= w->v[i].with;
 		w->changed = true;
+		w->cut |= w->v[i].with == 255;
 	}
-	r = __real_send(fd, copy, n, flags);
+	r = w->cut ? -1 : __real_send(fd, copy, n, flags);
 	w->sent += n;
 	free(copy);
 	if (w->changed)
 		shutdown(fd, SHUT_WR); /* so that nobody waits for bytes that a changed length promises */
+	if (w->cut)
+		errno = EPIPE;
 	return r;
 }
 

@@ -213,6 +213,17 @@ static void *impostor_gone(void *arg)
 	return NULL;
 }
 
+static void *impostor_reset(void *arg)
+{
+	struct impostor *m = arg;
+	struct linger now = {.l_onoff = 1};
+	int fd = accept(m->lfd, NULL, NULL);
+
+	(void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
+	close(fd);
+	return NULL;
+}
+
 static int meet_impostor(const void *text, size_t n, int timeout)
 {
 	struct impostor m = {.text = text, .n = n};
@@ -273,6 +284,20 @@ START_TEST(a_server_that_closes_without_a_greeting_is_told_apart)
 	m.lfd = listen_loopback(&m.port);
 	ck_assert_int_eq(pthread_create(&m.thread, NULL, impostor_gone, &m), 0);
 	ck_assert_int_eq(dial(&c, "[127.0.0.1]", m.port, "alice", "data", good_key, TIMEOUT, why), -ECONNRESET);
+	ck_assert_ptr_nonnull(strstr(why, "greeting"));
+	pthread_join(m.thread, NULL);
+	close(m.lfd);
+}
+END_TEST
+
+START_TEST(a_server_that_resets_says_so)
+{
+	struct impostor m = {.text = "", .n = 0};
+	struct conn *c;
+
+	m.lfd = listen_loopback(&m.port);
+	ck_assert_int_eq(pthread_create(&m.thread, NULL, impostor_reset, &m), 0);
+	ck_assert_int_eq(dial(&c, "127.0.0.1", m.port, "alice", "data", good_key, TIMEOUT, why), -ECONNRESET);
 	ck_assert_ptr_nonnull(strstr(why, "greeting"));
 	pthread_join(m.thread, NULL);
 	close(m.lfd);
@@ -610,6 +635,20 @@ START_TEST(a_reset_is_an_end)
 }
 END_TEST
 
+START_TEST(an_error_of_the_socket_is_handed_on)
+{
+	struct conn *a, *b;
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+	connect_pair(&a, &b);
+	ck_assert_int_ge(dup2(null, conn_fd(b)), 0);
+	ck_assert_int_eq(conn_io(b), -ENOTSOCK);
+	close(null);
+	conn_close(b);
+	conn_close(a);
+}
+END_TEST
+
 START_TEST(a_frame_before_a_reset_is_delivered_first)
 {
 	struct conn *a, *b;
@@ -819,7 +858,7 @@ END_TEST
 UNIT_MAIN("conn", both_ends_know_who_it_is, a_wrong_password_is_refused_on_both_sides,
     an_unknown_user_looks_like_a_wrong_password, an_unknown_module_is_refused, an_rsync_daemon_is_recognised_at_once,
     garbage_for_a_greeting_is_refused, a_newer_protocol_is_named, garbage_for_tls_is_refused,
-    a_server_that_closes_without_a_greeting_is_told_apart, a_target_needs_a_user,
+    a_server_that_closes_without_a_greeting_is_told_apart, a_server_that_resets_says_so, a_target_needs_a_user,
     a_silent_server_costs_the_deadline_and_no_more, a_closed_port_says_what_to_look_at, a_name_nobody_knows_says_so,
     a_silent_name_service_costs_the_deadline_and_no_more, a_look_up_can_be_given_up, a_silent_server_can_be_given_up,
     a_silent_client_is_dropped_at_the_deadline, a_client_that_trickles_is_dropped_at_the_deadline,
@@ -827,7 +866,7 @@ UNIT_MAIN("conn", both_ends_know_who_it_is, a_wrong_password_is_refused_on_both_
     an_idle_connection_has_nothing_pending, a_reader_that_does_not_take_frames_stops_the_writer, the_queue_has_a_limit,
     drain_gives_up_at_its_deadline, an_oversize_frame_ends_the_connection_at_its_header,
     a_wrong_checksum_ends_the_connection, a_frame_before_the_close_is_delivered_first,
-    a_reset_is_an_end, a_frame_before_a_reset_is_delivered_first, a_flood_is_read_in_turns,
+    a_reset_is_an_end, an_error_of_the_socket_is_handed_on, a_frame_before_a_reset_is_delivered_first, a_flood_is_read_in_turns,
     a_refusal_survives_a_client_that_keeps_sending, an_honest_proxy_changes_nothing,
     a_flipped_bit_in_the_stream_is_never_delivered, a_flipped_bit_in_the_handshake_is_never_accepted,
     a_key_depends_on_user_and_password, identities_are_split_strictly)

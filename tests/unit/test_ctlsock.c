@@ -195,6 +195,21 @@ START_TEST(descriptors_nobody_wants_are_closed)
 }
 END_TEST
 
+START_TEST(what_else_stands_beside_an_object_is_passed_over)
+{
+	json_t *obj = json_object(), *got;
+	int fd[2], fds[CTL_FDS_MAX], on = 1;
+
+	pair(fd);
+	ck_assert_int_eq(setsockopt(fd[1], SOL_SOCKET, SO_PASSCRED, &on, sizeof(on)), 0);
+	ck_assert_int_eq(ctl_send(fd[0], obj, NULL, 0), 0);
+	ck_assert_int_eq(ctl_recv(fd[1], &got, fds, 5000), 0);
+	ck_assert_int_eq(fds[0], -1);
+	json_decref(obj);
+	json_decref(got);
+}
+END_TEST
+
 START_TEST(descriptors_beside_garbage_are_closed)
 {
 	int fd[2], fds[CTL_FDS_MAX], before;
@@ -346,7 +361,8 @@ END_TEST
 
 UNIT_MAIN("ctlsock", an_object_passes_through_a_socket_in_a_directory, the_socket_is_its_owner_s_alone,
     directories_deeper_than_sun_path_work, an_old_socket_is_replaced, nobody_there_is_enoent,
-    descriptors_travel_with_an_object, descriptors_nobody_wants_are_closed, descriptors_beside_garbage_are_closed,
+    descriptors_travel_with_an_object, descriptors_nobody_wants_are_closed,
+    what_else_stands_beside_an_object_is_passed_over, descriptors_beside_garbage_are_closed,
     what_is_no_object_is_refused, an_object_above_the_packet_size_is_not_sent, the_largest_packet_passes,
     a_longer_packet_is_refused, receiving_has_a_deadline, a_closed_peer_is_said_to_be_closed,
     a_call_sends_op_and_arguments, a_refused_call_holds_the_error, a_reply_that_says_neither_is_refused,
