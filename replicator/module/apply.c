@@ -47,7 +47,7 @@ struct place { /* where an operation acts */
 
 static int find(struct apply *a, const char *path, struct place *p)
 {
-	return dirs_parent(&a->dirs, path, &p->dir, &p->base);
+	return newdir_parent(a, path, &p->dir, &p->base);
 }
 
 static bool excluded(struct apply *a, const char *path, bool is_dir)
@@ -129,6 +129,8 @@ static int do_make(struct apply *a, const struct jrec *r, uint32_t type)
 		err = set_attr(a, &p, r, type);
 	if (!err && type == S_IFDIR)
 		dirs_set(&a->dirs, r->path, r->mtime);
+	if (!err && type == S_IFDIR && !there && !r->seq)
+		newdir_made(&a->newdir, r->path);
 	return err ? err : other;
 }
 
@@ -190,6 +192,7 @@ static int do_rmdir(struct apply *a, const struct jrec *r)
 	if (unlinkat(p.dir->fd, p.base, AT_REMOVEDIR) && errno != ENOENT)
 		return -errno;
 	dirs_drop(&a->dirs, r->path);
+	newdir_forget(&a->newdir);
 	return 0;
 }
 
@@ -227,8 +230,10 @@ static int do_rename(struct apply *a, const struct jrec *r)
 	unsigned flags = r->rflags & (RENAME_FLAG_EXCHANGE | RENAME_FLAG_WHITEOUT);
 	bool exchange = flags & RENAME_FLAG_EXCHANGE;
 	/* descriptors of what moves must not be found under the old path again */
-	if ((r->flags & JF_DIR) || exchange)
+	if ((r->flags & JF_DIR) || exchange) {
 		dirs_flush(&a->dirs);
+		newdir_forget(&a->newdir);
+	}
 	int err = find(a, r->path, &from);
 	if (!err)
 		err = find(a, r->path2, &to);
@@ -313,6 +318,7 @@ static int do_rmtree(struct apply *a, const char *path)
 	struct place p;
 	struct jtime now = {0};
 	dirs_drop(&a->dirs, path);
+	newdir_forget(&a->newdir);
 	int err = find(a, path, &p);
 	if (err)
 		return err == -ENOENT ? 0 : err;
@@ -567,6 +573,7 @@ static int attempt(struct apply *a, const struct wop *op, const struct jrec *r)
 		}
 		char text[1024];
 		describe(a, text, sizeof(text), op, r, err);
+		newdir_place(a);
 		dirs_flush(&a->dirs); /* EMFILE may be our own */
 		held = true;
 		err = a->env.hold(a->env.arg, code_of(err), -err, op->type == WOP_REC ? r->path : op->path,
@@ -596,6 +603,8 @@ static int apply_record(struct apply *a, const struct wop *op, bool may_wait)
 	if (jrec_get(&r, op->data, op->dlen, &used))
 		return E_PROTO;
 	int err = 0;
+	if (!newdir_keeps(&a->newdir, op, &r))
+		newdir_place(a);
 	if (used != op->dlen)
 		err = E_PROTO;
 	else if (may_wait && can_wait(a, &r))
@@ -635,6 +644,8 @@ int apply_op(struct apply *a, const struct wop *op)
 {
 	int err = 0;
 	struct jrec none;
+	if (!newdir_keeps(&a->newdir, op, NULL))
+		newdir_place(a);
 	a->commit_pm = (struct jtime){0};
 	a->only_free = a->pending.set && makes_pending(a, op);
 	if (touched_full(&a->dirs.touched))

@@ -12,6 +12,7 @@
 #include "proto/jrec.h"
 #include "proto/wire.h"
 #include "replicator/module/dirs.h"
+#include "replicator/module/newdir.h"
 #include "replicator/module/position.h"
 #include "replicator/module/redo.h"
 
@@ -69,6 +70,7 @@ struct apply {
 	uint32_t nfailed;
 	bool failed_more; /* there were more: everything is compared if the connection ends now */
 	struct dirs dirs;
+	struct newdir newdir;
 	struct redo redo;
 	LIST_HEAD(, transfer) transfers;
 	uint32_t ntransfers;

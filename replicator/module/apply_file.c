@@ -423,26 +423,37 @@ static int new_to_patch(struct apply *a, struct transfer *t, uint64_t size)
 	return 0;
 }
 
-/* Write the file that is in memory. made tells what it has then; not asked for where it is known. */
-static int build(struct apply *a, struct transfer *t, const struct wop *op, struct stat *made)
+/* Say whether a file made with this mode and filled from the pieces has what made tells. */
+static bool known(const struct apply *a, const struct transfer *t, mode_t mode, struct stat *made)
 {
-	mode_t mode = (op->attr.mode & 07777) | 0600; /* made with its final mode, it needs no chmod */
-	bool known = a->made.mode == mode && t->file < 0;
 	*made = (struct stat){.st_mode = S_IFREG | mode, .st_uid = a->made.uid, .st_gid = a->made.gid};
-	for (uint32_t i = 0; known && i < t->n; i++) {
-		known = !t->v[i].hole;
+	for (uint32_t i = 0; i < t->n; i++) {
+		if (t->v[i].hole)
+			return false;
 		if (t->v[i].off + t->v[i].len > (uint64_t)made->st_size)
 			made->st_size = (off_t)(t->v[i].off + t->v[i].len);
 	}
-	int err = t->file < 0 || t->n ? spill_mode(a, t, mode) : 0;
-	if (err || known)
-		return err;
+	return a->made.mode == mode;
+}
+
+/* Look at a file that was made with this mode. */
+static int look(struct apply *a, const struct transfer *t, mode_t mode, struct stat *made)
+{
 	if (fstat(t->file, made))
 		return -errno;
 	a->made.mode = (made->st_mode & 07777) == mode ? mode : 0;
 	a->made.uid = made->st_uid;
 	a->made.gid = made->st_gid;
 	return 0;
+}
+
+/* Write the file that is in memory. made tells what it has then; not asked for where it is known. */
+static int build(struct apply *a, struct transfer *t, const struct wop *op, struct stat *made)
+{
+	mode_t mode = (op->attr.mode & 07777) | 0600; /* made with its final mode, it needs no chmod */
+	bool same = t->file < 0 && known(a, t, mode, made);
+	int err = t->file < 0 || t->n ? spill_mode(a, t, mode) : 0;
+	return err || same ? err : look(a, t, mode, made);
 }
 
 /* Give a finished file its name. */
@@ -481,15 +492,45 @@ static int replace(struct apply *a, struct transfer *t, const struct wop *op, co
 	return put(a, t, dir, base, 0);
 }
 
+/* A new file of a directory that is filled aside gets its name at once. What is half made goes again: its bytes are still in memory. */
+static int commit_aside(struct apply *a, struct transfer *t, const struct wop *op, const struct dir *dir, const char *base)
+{
+	struct stat made;
+	mode_t mode = (op->attr.mode & 07777) | 0600;
+	t->file = openat(dir->fd, base, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, mode);
+	if (t->file < 0)
+		return -errno;
+	int err = write_pieces(t);
+	if (!err && !known(a, t, mode, &made))
+		err = look(a, t, mode, &made);
+	if (!err)
+		err = finish(a, t->file, &made, op, dir, base, false);
+	if (err) {
+		close(t->file);
+		t->file = -1;
+		unlinkat(dir->fd, base, 0);
+	}
+	return err;
+}
+
 /* New names come together, and so do names that are taken: where the last one was free nobody looks, the rename tells. */
 static int commit_new(struct apply *a, struct transfer *t, const struct wop *op)
 {
 	struct dir *dir;
 	const char *base;
 	struct stat made;
-	int err = build(a, t, op, &made);
+	if (op->seq == 0)
+		newdir_begin(a, op->path);
+	int err = newdir_parent(a, op->path, &dir, &base);
+	if (!err && dir == &a->newdir.twin && t->file < 0) {
+		err = commit_aside(a, t, op, dir, base);
+		if (err != -EEXIST)
+			return err;
+		newdir_place(a);
+	}
+	err = build(a, t, op, &made);
 	if (!err)
-		err = dirs_parent(&a->dirs, op->path, &dir, &base);
+		err = newdir_parent(a, op->path, &dir, &base);
 	if (err || a->no_noreplace || a->names_taken)
 		return err ? err : replace(a, t, op, &made, dir, base);
 	err = finish(a, t->file, &made, op, dir, base, false);
@@ -648,6 +689,7 @@ bool apply_owes(const struct apply *a)
 void apply_release(struct apply *a)
 {
 	struct transfer *t;
+	newdir_place(a);
 	while ((t = LIST_FIRST(&a->transfers)))
 		drop(a, t); /* NOLINT(clang-analyzer-unix.Malloc): takes it off the list */
 	dirs_release(&a->dirs);

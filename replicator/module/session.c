@@ -166,6 +166,7 @@ static void do_sync(struct session *s, struct buf *payload)
 		session_refuse(s, WR_PROTOCOL, "SYNC is not valid, or too many wait");
 		return;
 	}
+	newdir_place(&s->apply);
 	s->tokens[s->ntokens].token = token;
 	s->tokens[s->ntokens++].ticket = syncer_request(&s->syncer, &s->page.now);
 }
@@ -193,6 +194,8 @@ static void do_modules(struct session *s)
 static void do_job(struct session *s, uint8_t type, struct buf *payload)
 {
 	const struct filter *f = &s->m->filter;
+	if (s->applying)
+		newdir_place(&s->apply);
 	int err = type == FT_LIST ? list_begin(&s->job, s->rootfd, f, payload)
 				  : sums_begin(&s->job, s->rootfd, f, payload);
 	if (err)
@@ -301,6 +304,16 @@ static void collect(struct session *s)
 		answer_syncs(s, done);
 }
 
+/* Nothing is to be done: wait. What is filled aside is not kept from sight for long. */
+static void rest(struct session *s)
+{
+	bool aside = s->applying && s->apply.newdir.open;
+	if (aside && session_now() - s->last_in >= NEWDIR_REST_MS)
+		newdir_place(&s->apply);
+	else
+		session_wait(s, aside ? NEWDIR_REST_MS : s->state == SS_HELLO ? 500 : 1000);
+}
+
 static void serve(struct session *s)
 {
 	while (s->state != SS_END) {
@@ -319,8 +332,10 @@ static void serve(struct session *s)
 			break;
 		}
 		if (!worked)
-			session_wait(s, s->state == SS_HELLO ? 500 : 1000);
+			rest(s);
 	}
+	if (s->applying)
+		newdir_place(&s->apply);
 }
 
 /* --- beginning and end --- */
