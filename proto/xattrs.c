@@ -29,6 +29,7 @@ struct inode {
 	int fd;			  /* >= 0: use the f*xattr calls */
 	char path[64 + NAME_MAX]; /* else this, with the l*xattr calls, or the following ones if follow */
 	bool follow;		  /* path is the magic link of an O_PATH descriptor */
+	bool none;		  /* it is known to have no attributes */
 };
 
 struct attr {
@@ -74,8 +75,11 @@ static int reach(struct inode *i, int fd, int dirfd, const char *name)
 
 	i->fd = fd;
 	i->follow = false;
+	i->none = false;
 	if (fd >= 0) {
-		if (flistxattr(fd, NULL, 0) >= 0 || errno != EBADF)
+		ssize_t names = flistxattr(fd, NULL, 0);
+		i->none = names == 0;
+		if (names >= 0 || errno != EBADF)
 			return 0;
 		i->fd = -1;
 		i->follow = true;
@@ -120,7 +124,7 @@ static int list_names(const struct inode *i, char **out, size_t *n)
 
 	*out = NULL;
 	*n = 0;
-	got = call_list(i, NULL, 0);
+	got = i->none ? 0 : call_list(i, NULL, 0);
 	if (got == 0 || (got < 0 && (errno == ENOTSUP || errno == ENOSYS)))
 		return 0;
 	if (got < 0)

@@ -151,7 +151,7 @@ int file_send_small(struct compare *c, int fd, const char *path, const struct st
 /* A small file of the directory in hand. */
 static int send_now(struct compare *c, struct celt *el)
 {
-	bool changed = false;
+	bool changed = false, stated = el->fd >= 0; /* who opened it has asked */
 	if (el->fd < 0)
 		el->fd = file_open(el->dirfd, el->name);
 	if (el->fd < 0) {
@@ -160,7 +160,8 @@ static int send_now(struct compare *c, struct celt *el)
 		return 0;
 	}
 	for (int tries = 0; tries < CMP_TRIES; tries++) {
-		if (fstat(el->fd, &el->st) || !S_ISREG(el->st.st_mode) || el->st.st_size > CMP_SMALL)
+		bool known = stated && tries == 0;
+		if ((!known && fstat(el->fd, &el->st)) || !S_ISREG(el->st.st_mode) || el->st.st_size > CMP_SMALL)
 			break;
 		changed = false;
 		int err = file_send_small(c, el->fd, el->path, &el->st, &changed);
