@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """How soon, and with how many bytes, a change is on the standby: ours beside lsyncd, inotifywait + rsync, rsync and unison.
 
-    bench_repl.py [--quick] [--only TOOL,...] [--work WORK,...] [--dir DIR] [--out DIR]
+    bench_repl.py [--quick] [--only TOOL,...] [--work WORK,...] [--tree FILES] [--small BYTES] [--large MIB] [--dir DIR] [--out DIR]
 
 Tools: tandem, lsyncd (delay 1 s), inotify (inotifywait starting rsync per event), rsync (started by hand after the change, as
 from cron, without the waiting), unison (-repeat watch); those that are not installed are left out. Works:
@@ -94,9 +94,14 @@ def options():
     ap.add_argument("--only", default="", help="tools, with commas")
     ap.add_argument("--work", dest="works", default=",".join(WORKS))
     ap.add_argument("--dir", default=tempfile.gettempdir(), help="where to work; decides the file system below")
+    ap.add_argument("--tree", type=int, help="files of a tree")
+    ap.add_argument("--small", type=int, default=100, help="bytes of each of them in the work tree")
+    ap.add_argument("--large", type=int, help="MiB of a large file")
     ap.add_argument("--out", default=str(TOP / "build" / "bench"))
     o = ap.parse_args()
-    o.count, o.burst, o.large, o.moved, o.tree, o.seconds = (40, 500, 64, 100, 2000, 6) if o.quick else (400, 5000, 1024, 1000, 100000, 60)
+    o.count, o.burst, o.moved, o.seconds = (40, 500, 100, 6) if o.quick else (400, 5000, 1000, 60)
+    o.large = o.large or (64 if o.quick else 1024)
+    o.tree = o.tree or (2000 if o.quick else 100000)
     o.samples = {}
     return o
 

@@ -3,16 +3,19 @@
 OURS use what only tandemfs has. Samples for the plots go to o.samples[tool's name][plot]."""
 import errno
 import fcntl
+import multiprocessing
 import os
 import pathlib
 import random
 import shutil
+import signal
 import subprocess
 import tempfile
 import threading
 import time
 
 from bench.repl_tools import Rsync, Tandem, arrives, cpu, loopback_bytes, quiet, resident, wakeups
+from lib.wait import wait_until
 
 KIB, MIB = 1 << 10, 1 << 20
 FICLONE = 0x40049409
@@ -160,44 +163,63 @@ def burst(tool, o):
             yield f"CPU per small file, {name}, us", (cpu(pid) - was) * 1e6 / o.burst
 
 
+WRITERS = 4  # processes; one alone waits for the mount's answers more than half of the time
+
+
+def keep_writing(where, data, seconds, rate, times, count):
+    """Make rate files per second, or as many as the mount takes."""
+    began, n = time.perf_counter(), 0
+    while time.perf_counter() - began < seconds and n < len(times):
+        if n > (time.perf_counter() - began) * rate:
+            time.sleep(0.0005)
+            continue
+        fd = os.open(f"{where}/{n}", os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        os.write(fd, data)
+        os.close(fd)
+        times[n] = time.perf_counter()
+        n += 1
+        count.value = n
+
+
+def first_missing(where, count):
+    """The number of the first file that has not arrived; those of one writer arrive in order."""
+    low, high = 0, count
+    while low < high:
+        middle = (low + high) // 2
+        if os.path.exists(f"{where}/{middle}"):
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
 def sustained(tool, o):
-    """5000 small files per second, or what the mount takes; lag is how old the newest file is that has arrived."""
+    """5000 small files per second, or what the mount takes; lag is how old the newest file is that has arrived, of the slowest writer's."""
     tool.start()
     ready(tool)
-    (tool.src / "many").mkdir()
-    data, wrote, lag = os.urandom(4096), [], []
-    done = threading.Event()
-
-    def write():
-        began = time.perf_counter()
-        while time.perf_counter() - began < o.seconds:
-            n = len(wrote)
-            if n > (time.perf_counter() - began) * 5000:
-                time.sleep(0.001)
-                continue
-            with open(tool.src / "many" / f"{n}", "wb") as f:
-                f.write(data)
-            wrote.append(time.perf_counter())
-        done.set()
-    thread = threading.Thread(target=write)
+    context, data, writers, lag = multiprocessing.get_context("fork"), os.urandom(4096), [], []
+    for w in range(WRITERS):
+        (tool.src / f"many{w}").mkdir()
+        times, count = context.RawArray("d", int(o.seconds * 5000 / WRITERS)), context.RawValue("L", 0)
+        p = context.Process(target=keep_writing, args=(tool.src / f"many{w}", data, o.seconds, 5000 / WRITERS, times, count))
+        writers.append((p, times, count, tool.dst / f"many{w}"))
     began = time.perf_counter()
-    thread.start()
-    while not done.wait(o.seconds / 120):
-        low, high = 0, len(wrote)
-        while low < high:  # files arrive in order
-            middle = (low + high) // 2
-            if os.path.exists(tool.dst / "many" / f"{middle}"):
-                low = middle + 1
-            else:
-                high = middle
-        now = time.perf_counter()
-        lag.append((now - began, now - wrote[low] if low < len(wrote) else 0.0))
-    thread.join()
+    for p, *_ in writers:
+        p.start()
+    while any(p.is_alive() for p, *_ in writers):
+        time.sleep(o.seconds / 120)
+        late = 0.0
+        for _, times, count, there in writers:
+            now, n = time.perf_counter(), count.value
+            missing = first_missing(there, n)
+            late = max(late, now - times[missing] if missing < n else 0.0)
+        lag.append((time.perf_counter() - began, late))
+    last = max(times[count.value - 1] for _, times, count, _ in writers)
     o.samples.setdefault("lag", {})[tool.name] = lag
     third = len(lag) // 3
-    yield "sustained, files per second", len(wrote) / (wrote[-1] - began)
-    yield "sustained, lag in the middle third, s", sum(x for _, x in lag[third:2 * third]) / third
-    yield "sustained, lag in the last third, s", sum(x for _, x in lag[-third:]) / third
+    yield "sustained, files per second", sum(count.value for _, _, count, _ in writers) / (last - began)
+    for name, part in (("first", lag[:third]), ("middle", lag[third:2 * third]), ("last", lag[-third:])):
+        yield f"sustained, lag in the {name} third, s", sum(x for _, x in part) / third
     yield "sustained, growth of the lag, ms", (sum(x for _, x in lag[-third:]) - sum(x for _, x in lag[third:2 * third])) / third * 1000
 
 
@@ -394,7 +416,8 @@ def tree(tool, o):
         path = tool.src / f"{d % 50:02d}" / f"{d}"
         path.mkdir(parents=True)
         for i in range(100):
-            (path / f"{i}").write_bytes(b"x" * 100)
+            with open(path / f"{i}", "wb", buffering=0) as f:
+                f.write(b"x" * o.small)
     subprocess.run(["cp", "-a", f"{tool.src}/.", str(tool.dst)], check=True)
     began = time.perf_counter()
     tool.start()
@@ -407,11 +430,32 @@ def tree(tool, o):
     if isinstance(tool, Tandem):
         yield "memory of the replicator, MiB", resident(tool.replicator())
         yield "memory of the daemon, MiB", resident(tool.child())
-        tool.source.stop()
-        began = time.perf_counter()
-        tool.source.start()
-        tool.source.wait()
-        yield f"restart with {o.tree} files, s", time.perf_counter() - began
+        for name, again in RESTARTS.items():
+            tool.source.wait()
+            began = time.perf_counter()
+            again(tool)
+            (tool.src / f"after {name}").write_bytes(b"x")
+            took = time.perf_counter() - began
+            yield f"restart of the {name} with {o.tree} files, s", took + arrives((tool.dst / f"after {name}").exists)
+
+
+def restart_mirror(tool):
+    tool.source.stop()
+    tool.source.start()
+
+
+def restart_replicator(tool):
+    pid = tool.replicator()
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: tool.source.replicators() not in ([], [pid]), "another replicator")
+
+
+def restart_daemon(tool):
+    tool.standby.stop()
+    tool.standby.start()
+
+
+RESTARTS = {"mirror": restart_mirror, "replicator (killed)": restart_replicator, "daemon": restart_daemon}
 
 
 def sparse(tool, o):
