@@ -56,9 +56,5 @@ int main(int argc, char **argv)
 		usage(stderr);
 		return 2;
 	}
-	if (!foreground && daemon(0, 0) != 0) {
-		perror("tandem-replicator: daemon");
-		return 2;
-	}
 	return replicator_run(file, argv[optind], foreground);
 }

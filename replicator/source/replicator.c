@@ -174,7 +174,7 @@ static void raise_limits(void)
 	}
 }
 
-static int run(struct replicator *r)
+static int run(struct replicator *r, bool foreground)
 {
 	int sigfd = signals(), sock, ret;
 
@@ -188,6 +188,11 @@ static int run(struct replicator *r)
 	if (sock < 0) {
 		log_error("cannot listen on %s/replicator.sock: %s", r->mirror.state_dir, err_text(sock));
 		return sock;
+	}
+	if (!foreground && daemon(0, 0) != 0) { /* not before all that can be wrong was told to who started us, nor after the first thread */
+		ret = -errno;
+		log_error("cannot become a daemon: %s", err_text(ret));
+		return ret;
 	}
 	ret = start_targets(r);
 	if (ret == 0)
@@ -233,7 +238,7 @@ int replicator_run(const char *file, const char *name, bool foreground)
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
 	pthread_cond_init(&r->changed, &attr);
 	pthread_condattr_destroy(&attr);
-	ret = run(r);
+	ret = run(r, foreground);
 	/* Threads of clients, or of a target that hangs in a system call, may still use r: the process ends now. */
 	return ret < 0 ? 2 : 0;
 }

@@ -20,7 +20,8 @@ struct replicator {
 	uint64_t reclaimed;      /* last value put into it */
 };
 
-/* Read FILE's section name, and run until SIGTERM or SIGINT. Errors are logged or printed. Returns the exit status. */
+/* Read FILE's section name, and run until SIGTERM or SIGINT, unless foreground in a child that leaves the terminal. Errors are logged or printed. Returns the exit
+ * status. */
 int replicator_run(const char *file, const char *name, bool foreground);
 
 /* reclaim.c: tell the journal which records no target needs any more. Locks r. */

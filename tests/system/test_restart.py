@@ -2,13 +2,15 @@
 """Everything may be stopped or killed at any time; what was written arrives. TANDEM_KILLS=N runs N rounds of each kill under load."""
 import errno
 import os
+import shutil
 import signal
+import subprocess
 import time
 
 import pytest
 
 from lib import tree
-from lib.procs import mounted
+from lib.procs import mounted, processes, program
 from lib.wait import SLOW, wait_until
 from lib.workload import DEAD, Workload
 
@@ -170,7 +172,7 @@ def test_kill_mount_with_an_open_file(pair):
 
 def test_replicator_by_itself(site):
     """--no-replicator, as under systemd: the replicator is a service of its own."""
-    from lib.procs import Process, program
+    from lib.procs import Process
     standby = site.standby().start()
     source = site.source([standby.url()])
     source.options = ["--no-replicator"]
@@ -187,6 +189,32 @@ def test_replicator_by_itself(site):
     source.wait()
     tree.assert_same(source.dir, standby.dir)
     replicator.end()
+
+
+def test_replicator_as_a_daemon(site, tmp_path):
+    """What is wrong is told before it leaves the terminal; it finds a configuration by a relative path."""
+    def start(config):
+        return subprocess.run([program("tandem-replicator"), "--config", config, "m"], cwd=site.dir, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=20, check=False)
+    bad = tmp_path / "bad.conf"
+    bad.write_text("[m]\nsource = /\nnonsense = 1\n")
+    r = start(bad)
+    assert r.returncode == 2 and "nonsense" in r.stderr, r.stderr
+    standby = site.standby().start()
+    source = site.source([standby.url()])
+    source.keys["log file"] = site.dir / "daemon.log"
+    source.options = ["--no-replicator"]
+    source.start()
+    (source.dir / "f").write_text("x")
+    config = site.dir.name + ".conf"  # a name by which its process is found
+    shutil.copy(source.config, site.dir / config)
+    assert start(config).returncode == 0
+    pid, = [p for p, args in processes(config).items() if args[0].endswith("tandem-replicator")]
+    try:
+        source.wait()
+        tree.assert_same(source.dir, standby.dir)
+        assert start(config).returncode == 2 and "another tandem-replicator runs" in (site.dir / "daemon.log").read_text()
+    finally:
+        os.kill(pid, signal.SIGTERM)
 
 
 def test_source_host_starts_first(site):
