@@ -831,6 +831,8 @@ START_TEST(a_key_depends_on_user_and_password)
 	ck_assert_int_eq(memcmp(a, b, PSK_LEN), 0);
 	ck_assert_int_ne(memcmp(a, c, PSK_LEN), 0);
 	ck_assert_int_ne(memcmp(a, d, PSK_LEN), 0);
+	ck_assert_int_eq(psk_derive(a, "", "secret"), -EINVAL);
+	ck_assert_int_eq(psk_derive(a, "alice", ""), -EINVAL);
 }
 END_TEST
 
