@@ -8,7 +8,7 @@ set -eu -o pipefail
 top=$(cd "$(dirname "$0")/../.." && pwd -P)
 build=${TANDEM_BUILD:-$top/build}
 cache=${NFS_CACHE:-/var/cache/tandem-tests/nfs}
-limit=${NFS_TIMEOUT:-900} # seconds for everything in the machine
+limit=${NFS_TIMEOUT:-1500} # seconds for everything in the machine
 suite=bookworm
 packages=linux-image-cloud-amd64,kmod,busybox-static,nfs-kernel-server,nfs-common,rpcbind,fuse3,inotify-tools,procps,psmisc,iproute2
 packages+=,acl,attr,e2fsprogs,quota,python3,python3-pytest,libfuse3-3,zlib1g,libzstd1,libxxhash0,libbsd0,libssl3,libjansson4,libseccomp2,liburing2
