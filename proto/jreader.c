@@ -309,6 +309,12 @@ int jreader_seek(struct jreader *r, uint64_t seq, uint64_t *digest)
 	return err;
 }
 
+int jreader_forward(struct jreader *r, uint64_t seq)
+{
+	bool ahead = r->cur.map && same_journal(r) && r->seq <= seq && seq <= committed(r);
+	return ahead && scan_to(r, seq) == 0 ? 0 : jreader_seek(r, seq, NULL);
+}
+
 int jreader_rewind(struct jreader *r)
 {
 	for (int tries = 0; tries < 3; tries++) {

@@ -19,6 +19,8 @@ struct jhead *jreader_head(struct jreader *r);
  * before the COLLAPSED record that covers it; E_GAP: seq+1 was reclaimed or seq lies beyond
  * committed_seq; E_CHECKSUM for a damaged segment. */
 int jreader_seek(struct jreader *r, uint64_t seq, uint64_t *digest);
+/* The same without the digest, in short time where record seq lies in the segment in which the reader stands, or behind it. */
+int jreader_forward(struct jreader *r, uint64_t seq);
 /* Decode the next record; release rec afterwards (jrec_release). *raw and *len (may be NULL) get its bytes; they and the views in rec stay
  * valid until the next call that returns 1, a seek, or close. Returns 1, 0 when there is none yet, E_CHECKSUM,
  * E_GAP (the segment was reclaimed or collapsed under the reader: seek again, which tells which; or the

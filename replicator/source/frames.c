@@ -44,26 +44,31 @@ static int on_ack(struct session *s, struct buf *b)
 	return 0;
 }
 
+/* Stand after record seq. Records mostly fail in their order. */
+static int failed_reader(struct session *s, uint64_t seq)
+{
+	int r = s->failed != NULL ? 0 : jreader_open(&s->failed, s->link->jdirfd);
+
+	return r < 0 ? r : jreader_forward(s->failed, seq);
+}
+
 /* The names that what is at path has at the stream's present position if the record seq was not applied. What was sent since may have
  * moved it, or linked it, without knowing that it is another file. Returns 0 or -ENOMEM; a journal that cannot be read leaves what is known. */
 static int present(struct session *s, uint64_t seq, const char *path, struct follow_names *names)
 {
-	struct sender_pos pos;
-	struct jreader *jr;
+	uint64_t end = sender_moved(s->sender);
 	struct jrec rec;
 	int r = follow_begin(names, 0, path);
 
-	sender_pos(s->sender, &pos);
-	if (r < 0 || seq >= pos.seq || jreader_open(&jr, s->link->jdirfd) < 0)
+	if (r < 0 || seq >= end)
 		return r;
-	r = jreader_seek(jr, seq, NULL);
-	while (r >= 0 && jreader_seq(jr) < pos.seq && (r = jreader_next(jr, &rec, NULL, NULL)) == 1) {
+	r = failed_reader(s, seq);
+	while (r >= 0 && jreader_seq(s->failed) < end && (r = jreader_next(s->failed, &rec, NULL, NULL)) == 1) {
 		struct follow_rec e = follow_rec_of(&rec);
 
 		r = follow_place(names, &e);
 		jrec_release(&rec);
 	}
-	jreader_close(jr);
 	return r == -ENOMEM ? r : 0;
 }
 
@@ -97,27 +102,22 @@ static bool about_one_file(enum jtype type)
  * when it cannot be read. */
 static int inode_names(struct session *s, uint64_t seq, struct follow_names *names)
 {
-	struct sender_pos pos;
-	struct jreader *jr;
+	uint64_t end = sender_moved(s->sender);
 	struct jrec rec;
-	int r = jreader_open(&jr, s->link->jdirfd);
+	int r;
 
 	names->n = 0;
-	if (r < 0)
-		return r;
-	sender_pos(s->sender, &pos);
-	r = jreader_seek(jr, seq - 1, NULL);
-	if (r == 0 && (r = jreader_next(jr, &rec, NULL, NULL)) == 1) {
+	r = failed_reader(s, seq - 1);
+	if (r == 0 && (r = jreader_next(s->failed, &rec, NULL, NULL)) == 1) {
 		r = about_one_file(rec.type) && rec.ino != 0 ? follow_begin(names, rec.ino, rec.path) : E_GONE;
 		jrec_release(&rec);
 	}
-	while (r >= 0 && !names->gone && jreader_seq(jr) < pos.seq && (r = jreader_next(jr, &rec, NULL, NULL)) == 1) {
+	while (r >= 0 && !names->gone && jreader_seq(s->failed) < end && (r = jreader_next(s->failed, &rec, NULL, NULL)) == 1) {
 		struct follow_rec e = follow_rec_of(&rec);
 
 		r = follow_step(names, &e);
 		jrec_release(&rec);
 	}
-	jreader_close(jr);
 	return r < 0 ? r : 0;
 }
 

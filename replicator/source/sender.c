@@ -46,6 +46,7 @@ struct sender {
 	struct sender_pos pos;
 	uint64_t flushed;       /* seq of the last POS */
 	uint64_t first_out;     /* smallest outstanding of the last POS */
+	uint64_t moved;         /* seq of the last record that gave or took a name, or may have */
 	uint64_t records, files;
 	uint64_t compared;      /* the journal's end when a comparison was last seen under way */
 	uint64_t unsure_ns;     /* since when the file of the present record is looked for in vain, 0: it is not */
@@ -95,7 +96,7 @@ void sender_read(struct sender *s, struct jreader *r, uint64_t seq, uint64_t dig
 	window_clear(s->w);
 	s->at = 0;
 	s->hold_ns = s->unsure_ns = 0;
-	s->pos.seq = seq;
+	s->pos.seq = s->moved = seq; /* what came before is not known */
 	s->pos.digest = digest;
 }
 
@@ -732,6 +733,8 @@ int sender_step(struct sender *s)
 			return r;
 		if (s->pos.time_ns == 0)
 			s->pos.time_ns = e->time_ns;
+		if (e->type == JT_RENAME || e->type == JT_LINK || e->type == JT_UNLINK)
+			s->moved = e->seq;
 		s->pos.seq = e->seq;
 		s->pos.digest = e->digest;
 		s->at++;
@@ -828,6 +831,11 @@ int sender_flush(struct sender *s)
 void sender_pos(const struct sender *s, struct sender_pos *out)
 {
 	*out = s->pos;
+}
+
+uint64_t sender_moved(const struct sender *s)
+{
+	return s->moved;
 }
 
 uint64_t sender_outstanding(const struct sender *s)

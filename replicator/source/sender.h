@@ -45,6 +45,8 @@ int sender_step(struct sender *s);
 int sender_flush(struct sender *s);
 /* The position up to which everything is in the stream. */
 void sender_pos(const struct sender *s, struct sender_pos *out);
+/* The last record taken that gave or took a name, or the one after which this reader began. */
+uint64_t sender_moved(const struct sender *s);
 /* The smallest outstanding sequence number of the last POS, 0: none. */
 uint64_t sender_outstanding(const struct sender *s);
 /* The time of the oldest record in the window that is not sent, CLOCK_REALTIME ns, 0: none. */

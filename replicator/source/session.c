@@ -240,7 +240,9 @@ static int do_attach(struct session *s)
 		return E_GAP; /* connect again and decide anew */
 	}
 	jreader_close(s->reader);
+	jreader_close(s->failed);
 	s->reader = r;
+	s->failed = NULL;
 	sender_read(s->sender, r, pos.seq, pos.digest);
 	log_info("%s: attached to the mount again", s->env->to->url);
 	return 0;
@@ -580,12 +582,13 @@ static void teardown(struct session *s, const char *why)
 	sender_free(s->sender);
 	stream_free(s->stream);
 	jreader_close(s->reader);
+	jreader_close(s->failed);
 	conn_close(s->conn);
 	free(s->welcome.outstanding);
 	s->bulk = NULL;
 	s->sender = NULL;
 	s->stream = NULL;
-	s->reader = NULL;
+	s->reader = s->failed = NULL;
 	s->conn = NULL;
 }
 

@@ -43,6 +43,7 @@ struct session {
 	struct bulk *bulk;
 	struct sender *sender;
 	struct jreader *reader;
+	struct jreader *failed;         /* stands where a record failed last; NULL: none did */
 	struct vrun *verify;
 	struct wwelcome welcome;
 	bool no_owner, guarded;
