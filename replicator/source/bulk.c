@@ -43,6 +43,7 @@ struct item {
 	bool open;
 	bool linked;             /* had several names */
 	bool newer;              /* a newer record came since it was put off */
+	uint64_t size;           /* of the file by the newest record */
 	uint64_t as_of_ns;       /* time of the newest record, 0: do not look at the mtime */
 	uint64_t since_ns, retry_ns;
 };
@@ -189,6 +190,7 @@ int bulk_defer(struct bulk *b, struct bulk_spec *spec)
 	it->seq = spec->seq;
 	it->open = spec->open;
 	it->linked = spec->linked;
+	it->size = spec->size;
 	it->as_of_ns = spec->as_of_ns;
 	it->since_ns = spec->since_ns != 0 ? spec->since_ns : clock_mono();
 	extent_init(&it->ext);
@@ -224,7 +226,7 @@ bool bulk_trusts_mtime(const struct bulk *b)
 	return b->false_alarms < FALSE_ALARMS;
 }
 
-int bulk_extend(struct bulk *b, uint64_t ino, uint64_t seq, const struct extent_set *extents, bool open, uint64_t as_of_ns)
+int bulk_extend(struct bulk *b, uint64_t ino, uint64_t seq, const struct extent_set *extents, bool open, uint64_t size, uint64_t as_of_ns)
 {
 	struct item *it = find(b, ino);
 
@@ -234,6 +236,7 @@ int bulk_extend(struct bulk *b, uint64_t ino, uint64_t seq, const struct extent_
 		it->next_seq = seq;
 	it->open = open;
 	it->newer = true;
+	it->size = size;
 	it->as_of_ns = as_of_ns;
 	return extent_union(&it->ext, extents);
 }
@@ -451,6 +454,7 @@ static int item_start(struct bulk *b, struct item *it)
 	r = extent_union(&spec.extents, &it->run);
 	if (r < 0)
 		return r;
+	spec.limit = content_limit(&it->run, it->size);
 	content_mode(&st, &spec);
 	spec.fd = fcntl(it->fd, F_DUPFD_CLOEXEC, 3);
 	if (spec.fd < 0) {

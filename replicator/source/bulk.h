@@ -41,7 +41,7 @@ struct bulk_spec {
 	size_t ncopies;
 	bool open;
 	bool linked;               /* had several names when it was recorded */
-	uint64_t as_of_ns;         /* as in struct content */
+	uint64_t size, as_of_ns;   /* as in struct content */
 	uint64_t since_ns;         /* when sending was first tried, CLOCK_MONOTONIC; 0: now */
 };
 
@@ -54,7 +54,7 @@ bool bulk_has(const struct bulk *b, uint64_t ino);
 /* Say whether no more may be put off now. */
 bool bulk_full(const struct bulk *b);
 /* Add a newer change to an inode's transfer (bulk_has). Borrows extents. Returns 0 or -ENOMEM. */
-int bulk_extend(struct bulk *b, uint64_t ino, uint64_t seq, const struct extent_set *extents, bool open, uint64_t as_of_ns);
+int bulk_extend(struct bulk *b, uint64_t ino, uint64_t seq, const struct extent_set *extents, bool open, uint64_t size, uint64_t as_of_ns);
 /* Take a small transfer back that does not run, to send it with a newer record: adds its ranges to extents, *seq gets its first record and
  * *since_ns when it was first tried. Returns 1 if it was taken, 0 if not, or -ENOMEM. */
 int bulk_take(struct bulk *b, uint64_t ino, struct extent_set *extents, uint64_t *seq, uint64_t *since_ns);

@@ -28,6 +28,13 @@ void content_mode(const struct stat *st, struct transfer_spec *spec)
 	spec->xattrs = spec->mode == WB_NEW;
 }
 
+uint64_t content_limit(const struct extent_set *ranges, uint64_t size)
+{
+	uint64_t end = ranges->n == 0 ? 0 : ranges->v[ranges->n - 1].end;
+
+	return end > size ? end : size;
+}
+
 bool content_superseded(const struct stat *st, uint64_t as_of_ns)
 {
 	return as_of_ns != 0 && (uint64_t)st->st_mtim.tv_sec * 1000000000u + (uint64_t)st->st_mtim.tv_nsec > as_of_ns;
@@ -58,7 +65,7 @@ static size_t copies(const struct content *c, struct wop *ops)
 static int put_off(struct content *c, int fd, const struct wop *ops, size_t nops)
 {
 	struct bulk_spec spec = {.fd = fd, .ino = c->rec->ino, .path = c->rec->path, .seq = c->first_seq, .copies = ops, .ncopies = nops,
-	    .open = c->open, .linked = c->linked, .as_of_ns = c->as_of_ns, .since_ns = c->since_ns};
+	    .open = c->open, .linked = c->linked, .size = c->size, .as_of_ns = c->as_of_ns, .since_ns = c->since_ns};
 	int r = c->create != NULL ? c->create(c->arg) : 0;
 
 	extent_init(&spec.extents);
@@ -75,7 +82,8 @@ static int put_off(struct content *c, int fd, const struct wop *ops, size_t nops
 /* Send at once. Returns 0, E_CHANGED, or an error. *fd is taken; after E_CHANGED it is the caller's again. */
 static int send_now(struct content *c, int *fd, const struct stat *st)
 {
-	struct transfer_spec spec = {.fd = *fd, .path = c->rec->path, .seq = c->rec->seq, .open = c->open, .st = st, .at_once = true};
+	struct transfer_spec spec = {.fd = *fd, .path = c->rec->path, .seq = c->rec->seq, .open = c->open, .st = st, .at_once = true,
+	    .limit = content_limit(c->extents, c->size)};
 	struct transfer *t;
 	int r;
 

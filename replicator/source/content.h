@@ -27,6 +27,7 @@ struct content {
 	bool open;             /* not closed by its last writer */
 	bool linked;           /* had several names when it was recorded */
 	uint64_t first_seq;    /* the oldest record whose ranges are in extents */
+	uint64_t size;         /* of the file, in bytes, by the newest record */
 	uint64_t as_of_ns;     /* time of the newest record, CLOCK_REALTIME; 0: do not look at the mtime */
 	uint64_t since_ns;     /* when sending was first tried, CLOCK_MONOTONIC, 0: now */
 	/* The file's CREATE was held back: called before anything that needs the name. May be NULL. Returns 0 or an error. */
@@ -39,6 +40,9 @@ bool content_superseded(const struct stat *st, uint64_t as_of_ns);
 /* Choose mode, ranges and attributes of a transfer of the file st: a whole new file if it has one name and is small or covered by
  * spec->extents, else a patch. Changes spec->mode, extents and xattrs. */
 void content_mode(const struct stat *st, struct transfer_spec *spec);
+/* How far a file that is open for writing is known, in bytes, by the ranges of its records and its size by the newest of them: what was appended since
+ * is the next record's. */
+uint64_t content_limit(const struct extent_set *ranges, uint64_t size);
 /* Say whether an error of a transfer concerns its file alone, not the stream. */
 bool content_file_error(int err);
 /* Send or put off. Returns enum content_result or a stream error. */

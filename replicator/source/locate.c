@@ -23,7 +23,7 @@
 #define AHEAD_MAX  100000  /* records read behind the window for one file */
 #define WALK_DEPTH 256
 #define WHOLE_SIZE (64u << 10) /* bytes: files up to this are always sent whole, whichever version it is */
-#define TICK_NS    20000000    /* the kernel's clock for file times is behind by less than this */
+#define TICK_NS    1000000000u /* the kernel's clock for file times is behind by less than this; by more than a tick where a virtual machine is starved */
 #define WAIT_STEP_NS 200000 /* between looks for a record that is being written */
 #define WAIT_TRIES   5000   /* looks: one second */
 

@@ -25,7 +25,7 @@
 #include "replicator/source/session.h"
 
 struct redo { /* one CONTENT record to be sent again */
-	uint64_t seq, time_ns; /* of the first; of the last */
+	uint64_t seq, time_ns, size; /* of the first; of the last, and the file's size then */
 	struct follow_names names;
 	struct extent_set extents;
 	bool open;
@@ -94,6 +94,7 @@ static int redo_content(struct redos *d, const struct jrec *rec, bool wanted)
 	}
 	x->open = (rec->flags & JF_CLOSED) == 0;
 	x->time_ns = rec->time_ns;
+	x->size = rec->size;
 	return extent_union(&x->extents, &rec->extents);
 }
 
@@ -143,7 +144,7 @@ static int redo_send(struct session *s, struct redo *x)
 {
 	struct locate l = {.rootfd = s->link->rootfd, .jdirfd = s->link->jdirfd, .after = s->welcome.applied.seq};
 	bool linked = x->names.n > 1 || x->handle_len != 0; /* the mount adds a handle to files with several names */
-	struct bulk_spec spec = {.ino = x->names.ino, .seq = x->seq, .open = x->open, .linked = linked};
+	struct bulk_spec spec = {.ino = x->names.ino, .seq = x->seq, .open = x->open, .linked = linked, .size = x->size};
 	struct jrec rec;
 	struct stat st;
 

@@ -439,7 +439,7 @@ static int send_content(struct sender *s, size_t i, bool whole)
 	const struct wrec *e = window_at(s->w, i);
 	struct held held = {.s = s, .create = e->create};
 	struct content c = {.stream = s->env.stream, .bulk = s->env.bulk, .open = (e->flags & JF_CLOSED) == 0, .linked = e->linked, .create = send_held,
-	    .arg = &held, .first_seq = e->seq, .as_of_ns = e->restamped || !bulk_trusts_mtime(s->env.bulk) ? 0 : e->last_ns, .locate = {.rootfd = s->env.rootfd, .w = s->w, .next = i + 1, .jdirfd = s->env.jdirfd, .no_births = s->young >= BIRTHS_OFF}};
+	    .arg = &held, .first_seq = e->seq, .size = e->last_size, .as_of_ns = e->restamped || !bulk_trusts_mtime(s->env.bulk) ? 0 : e->last_ns, .locate = {.rootfd = s->env.rootfd, .w = s->w, .next = i + 1, .jdirfd = s->env.jdirfd, .no_births = s->young >= BIRTHS_OFF}};
 	struct extent_set ext;
 	struct jrec rec;
 	int r;
@@ -453,7 +453,7 @@ static int send_content(struct sender *s, size_t i, bool whole)
 	if (r == 0 && bulk_has(s->env.bulk, e->ino))
 		r = bulk_take(s->env.bulk, e->ino, &ext, &c.first_seq, &c.since_ns);
 	if (r >= 0 && bulk_has(s->env.bulk, e->ino)) {
-		r = bulk_extend(s->env.bulk, e->ino, e->seq, &ext, c.open, c.as_of_ns);
+		r = bulk_extend(s->env.bulk, e->ino, e->seq, &ext, c.open, c.size, c.as_of_ns);
 	} else if (r >= 0 && (r = window_decode(s->w, i, &rec)) == 0) {
 		c.rec = &rec;
 		c.extents = &ext;

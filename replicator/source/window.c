@@ -97,7 +97,7 @@ int window_add(struct window *w, const void *raw, size_t len, uint64_t digest)
 	if (r < 0)
 		return r;
 	*e = (struct wrec){.type = rec.type, .flags = rec.flags, .nlink = rec.nlink, .mode = rec.mode, .valid = rec.valid,
-	    .seq = rec.seq, .time_ns = rec.time_ns, .last_ns = rec.time_ns, .digest = digest, .ino = rec.ino, .ino2 = rec.ino2,
+	    .seq = rec.seq, .time_ns = rec.time_ns, .last_ns = rec.time_ns, .last_size = rec.size, .digest = digest, .ino = rec.ino, .ino2 = rec.ino2,
 	    .path = rec.path, .path2 = rec.path2, .raw = w->arena + w->used, .len = (uint32_t)len,
 	    .next = -1, .merge = -1, .create = -1, .linked = rec.handle_len != 0};
 	jrec_release(&rec);
@@ -181,6 +181,7 @@ static void merge_runs(struct window *w, const struct incarnation *inc)
 			continue;
 		if (n->type == JT_CONTENT) {
 			w->v[head].last_ns = n->time_ns;
+			w->v[head].last_size = n->last_size;
 			w->v[head].flags = (uint16_t)((w->v[head].flags & ~JF_CLOSED) | (n->flags & JF_CLOSED) | (n->flags & JF_FSYNC));
 			e->merge = e->next;
 			n->marks |= WM_MERGED;

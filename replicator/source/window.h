@@ -25,6 +25,7 @@ struct wrec {
 	uint32_t nlink, mode, valid;
 	uint64_t seq, time_ns, digest;
 	uint64_t last_ns;        /* CONTENT: time of the last record merged into it, or its own */
+	uint64_t last_size;      /* CONTENT: the file's size then */
 	bool linked;             /* CONTENT: the inode had several names */
 	bool restamped;          /* CONTENT: a SETATTR of the mtime follows in the window */
 	uint64_t ino, ino2;

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """A file on the standby is in its old state or in its new state, never between, whatever is killed or cut."""
+import contextlib
 import os
 import pathlib
 import shutil
 import threading
+import time
 
 import pytest
 
@@ -191,3 +193,26 @@ def test_what_a_kill_left_half_made_is_completed_without_the_source(pair_with, n
         number += 1
     assert "complete" in pair.standby.log()
     pair.same()
+
+
+def test_an_open_file_that_grows_has_no_holes(pair):
+    """What is sent of a file that stays open is what was recorded: not its bytes of then with its size of now."""
+    done, holes, seen = threading.Event(), [], set()
+
+    def write():
+        with open(pair.dir / "log", "wb", buffering=0) as f:
+            for _ in range(1500):
+                f.write(b"x" * 8192)
+                time.sleep(0.001)
+        done.set()
+    t = threading.Thread(target=write)
+    t.start()
+    while not done.is_set():
+        with contextlib.suppress(FileNotFoundError):
+            data = (pair.copy / "log").read_bytes()
+            seen.add(len(data))
+            holes += [(len(data), data.count(0))] * (0 in data)
+        time.sleep(0.01)
+    t.join()
+    pair.same()
+    assert len(seen) > 1 and not holes, f"{len(holes)} of many reads: length, zeros: {holes[:5]}"

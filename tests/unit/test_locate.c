@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause
  * Finding the file of a content record after it moved. */
 #include "config.h"
+#include <time.h>
 #include <sys/stat.h>
 #include "proto/err.h"
 #include "replicator/source/locate.h"
@@ -190,6 +191,23 @@ START_TEST(a_number_that_is_used_again_is_another_file)
 }
 END_TEST
 
+START_TEST(a_file_that_seems_a_little_older_may_have_used_a_number_again)
+{
+	struct timespec now;
+	struct place p;
+	uint64_t ino;
+
+	place_begin(&p);
+	ino = file(&p, "f");
+	clock_gettime(CLOCK_REALTIME, &now); /* the clock for file times may be behind this one by so much */
+	p.m.began_ns = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec + 300000000u;
+	made_content(&p.m, ino, "f", 0, 1, JF_CLOSED);
+	made_unlink(&p.m, ino, "f", 0);
+	ck_assert_int_eq(look(&p), E_GONE);
+	place_end(&p);
+}
+END_TEST
+
 START_TEST(a_younger_file_is_another_one_although_no_record_says_so_yet)
 {
 	struct place p;
@@ -277,6 +295,7 @@ END_TEST
 
 UNIT_MAIN("locate", the_recorded_path_comes_first, a_rename_is_followed, a_rename_of_the_directory_is_followed, a_surviving_link_is_found,
     an_exchange_is_followed, what_was_deleted_is_gone, what_was_replaced_is_gone, a_number_that_is_used_again_is_another_file,
+    a_file_that_seems_a_little_older_may_have_used_a_number_again,
     a_younger_file_is_another_one_although_no_record_says_so_yet,
     where_the_clock_was_set_back_births_say_nothing, a_symlink_or_fifo_under_the_name_is_not_opened,
     a_handle_finds_a_name_that_nobody_recorded)
