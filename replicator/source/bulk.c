@@ -452,9 +452,12 @@ static int item_start(struct bulk *b, struct item *it)
 	extent_swap(&it->run, &it->ext);
 	extent_init(&spec.extents);
 	r = extent_union(&spec.extents, &it->run);
-	if (r < 0)
+	if (r == 0 && it->open)
+		r = content_appended(&spec.extents, it->size);
+	if (r < 0) {
+		extent_release(&spec.extents);
 		return r;
-	spec.limit = content_limit(&it->run, it->size);
+	}
 	content_mode(&st, &spec);
 	spec.fd = fcntl(it->fd, F_DUPFD_CLOEXEC, 3);
 	if (spec.fd < 0) {

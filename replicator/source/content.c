@@ -28,11 +28,11 @@ void content_mode(const struct stat *st, struct transfer_spec *spec)
 	spec->xattrs = spec->mode == WB_NEW;
 }
 
-uint64_t content_limit(const struct extent_set *ranges, uint64_t size)
+int content_appended(struct extent_set *ranges, uint64_t size)
 {
 	uint64_t end = ranges->n == 0 ? 0 : ranges->v[ranges->n - 1].end;
 
-	return end > size ? end : size;
+	return extent_add(ranges, end > size ? end : size, EXTENT_INF);
 }
 
 bool content_superseded(const struct stat *st, uint64_t as_of_ns)
@@ -82,14 +82,15 @@ static int put_off(struct content *c, int fd, const struct wop *ops, size_t nops
 /* Send at once. Returns 0, E_CHANGED, or an error. *fd is taken; after E_CHANGED it is the caller's again. */
 static int send_now(struct content *c, int *fd, const struct stat *st)
 {
-	struct transfer_spec spec = {.fd = *fd, .path = c->rec->path, .seq = c->rec->seq, .open = c->open, .st = st, .at_once = true,
-	    .limit = content_limit(c->extents, c->size)};
+	struct transfer_spec spec = {.fd = *fd, .path = c->rec->path, .seq = c->rec->seq, .open = c->open, .st = st, .at_once = true};
 	struct transfer *t;
 	int r;
 
 	*fd = -1;
 	extent_init(&spec.extents);
 	r = extent_union(&spec.extents, c->extents);
+	if (r == 0 && c->open)
+		r = content_appended(&spec.extents, c->size);
 	if (r == 0) {
 		content_mode(st, &spec);
 		if (spec.mode != WB_NEW && c->create != NULL)

@@ -40,9 +40,9 @@ bool content_superseded(const struct stat *st, uint64_t as_of_ns);
 /* Choose mode, ranges and attributes of a transfer of the file st: a whole new file if it has one name and is small or covered by
  * spec->extents, else a patch. Changes spec->mode, extents and xattrs. */
 void content_mode(const struct stat *st, struct transfer_spec *spec);
-/* How far a file that is open for writing is known, in bytes, by the ranges of its records and its size by the newest of them: what was appended since
- * is the next record's. */
-uint64_t content_limit(const struct extent_set *ranges, uint64_t size);
+/* Add to the ranges of a file that stays open what was appended since its newest record, by which it had size bytes: without it the file would end in
+ * a hole. Returns 0 or -ENOMEM. */
+int content_appended(struct extent_set *ranges, uint64_t size);
 /* Say whether an error of a transfer concerns its file alone, not the stream. */
 bool content_file_error(int err);
 /* Send or put off. Returns enum content_result or a stream error. */

@@ -4,7 +4,7 @@
  * BEGIN -> COPY hints, hashed piece by piece -> the extents in order, each as DATA and HOLE -> COMMIT.
  * The file is stated before the first and after the last byte: when ctime or size moved in between, what was
  * read may be half old and half new. Then ABORT is put and E_CHANGED returned, unless the file is sent as an open
- * one, whose next record brings what changed, and with it what was appended. A range beyond the end of the file is nothing: COMMIT carries the size. */
+ * one, whose next record brings what changed, and what was appended meanwhile. A range beyond the end of the file is nothing: COMMIT carries the size. */
 #include "config.h"
 #include <errno.h>
 #include <stdlib.h>
@@ -32,7 +32,6 @@ struct transfer {
 	struct wop *copies; /* paths owned */
 	size_t ncopies;
 	bool open, xattrs, at_once, incompressible;
-	uint64_t limit;       /* open: the file ends here */
 	uint32_t xid;
 
 	enum phase phase;
@@ -84,7 +83,6 @@ int transfer_new(struct transfer **out, struct stream *s, struct transfer_spec *
 	t->seq = spec->seq;
 	t->mode = spec->mode;
 	t->open = spec->open;
-	t->limit = spec->limit;
 	t->xattrs = spec->xattrs;
 	t->at_once = spec->at_once;
 	t->stated = spec->st != NULL;
@@ -121,8 +119,6 @@ static int put_begin(struct transfer *t)
 
 	if (!t->stated && fstat(t->fd, &t->st) != 0)
 		return -errno;
-	if (t->open && (uint64_t)t->st.st_size > t->limit)
-		t->st.st_size = (off_t)t->limit;
 	op.size = (uint64_t)t->st.st_size;
 	t->mark = stream_mark(t->s);
 	r = stream_op(t->s, &op);
@@ -261,7 +257,7 @@ static int put_commit(struct transfer *t)
 	}
 	if (t->open)
 		op.flags = WC_OPEN;
-	op.size = (uint64_t)(st.st_size < t->st.st_size ? st.st_size : t->st.st_size); /* an open file may be longer by now: those bytes were not sent */
+	op.size = (uint64_t)(st.st_size < t->st.st_size ? st.st_size : t->st.st_size); /* an open file may be longer by now: that was not sent */
 	op.attr = (struct wattr){.mode = st.st_mode, .uid = st.st_uid, .gid = st.st_gid,
 	    .mtime = {.sec = st.st_mtim.tv_sec, .nsec = (uint32_t)st.st_mtim.tv_nsec}};
 	if (r == 0)

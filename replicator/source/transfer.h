@@ -24,8 +24,7 @@ struct transfer_spec {
 	struct extent_set extents; /* taken: ranges to send as data or holes */
 	const struct wop *copies;  /* WOP_COPY operations to send first (xid is filled in); copied */
 	size_t ncopies;
-	bool open;                 /* still open for writing: send what is there, do not wait for rest, */
-	uint64_t limit;            /* but only up to here, in bytes: what lies behind was not read */
+	bool open;                 /* still open for writing: send what is there, do not wait for rest */
 	bool xattrs;               /* send the attribute set with COMMIT */
 	bool at_once;              /* all steps follow each other, nothing else is put between */
 	const struct stat *st;     /* the file's attributes just now, if they are known; copied */
