@@ -80,6 +80,9 @@ static uint64_t segment_size(uint64_t limit)
 	return limit / 4 < JSEG_SIZE ? limit / 4 : JSEG_SIZE;
 }
 
+#define BUSY_TRIES    200
+#define BUSY_PAUSE_NS 10000000
+
 static int open_journal(struct tfs *fs, enum journal_start *start, uint64_t *since)
 {
 	struct journal_options opt = {.limit = fs->mirror->journal_limit, .segment_size = segment_size(fs->mirror->journal_limit),
@@ -92,7 +95,13 @@ static int open_journal(struct tfs *fs, enum journal_start *start, uint64_t *sin
 	fs->journalfd = openat(fs->statefd, "journal", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fs->journalfd < 0)
 		return -errno;
-	return journal_open(&fs->journal, fs->journalfd, &opt, start, since);
+	for (int n = 0;; n++) {
+		int r = journal_open(&fs->journal, fs->journalfd, &opt, start, since);
+
+		if (r != -EBUSY || n == BUSY_TRIES)
+			return r;
+		nanosleep(&(struct timespec){.tv_nsec = BUSY_PAUSE_NS}, NULL); /* the mirror's lock is ours: who has the journal's was killed and is ending */
+	}
 }
 
 static void record_mount(struct tfs *fs)

@@ -235,8 +235,8 @@ def test_module_path_missing(site):
     standby.spawn(program("tandemd"), "--config", standby.config, "--foreground")
     standby.wait_log(re.escape(str(standby.dir)))
     os.rename(f"{standby.dir}.away", standby.dir)
-    if not standby.running:
-        standby.start()
+    standby.stop()  # it may have ended by itself, or be about to
+    standby.start()
     cured(source, standby)
 
 
