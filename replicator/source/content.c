@@ -21,7 +21,7 @@ void content_mode(const struct stat *st, struct transfer_spec *spec)
 	if (small || extent_covers(&spec->extents, 0, size)) {
 		extent_clear(&spec->extents);
 		extent_add(&spec->extents, 0, EXTENT_INF);
-		spec->mode = st->st_nlink == 1 ? WB_NEW : WB_PATCH;
+		spec->mode = st->st_nlink <= 1 ? WB_NEW : WB_PATCH;
 	} else {
 		spec->mode = WB_PATCH;
 	}
@@ -165,14 +165,14 @@ static int unnamed(struct content *c, int fd)
 	return gone ? 0 : bulk_left(c->bulk, c->first_seq, c->rec->ino, "", CMP_RECURSIVE | CMP_CHECKSUM);
 }
 
-/* Some sends of a restless file, then it is put off. Takes fd. */
+/* Some sends of a restless file, then it is put off. Returns 0, E_GONE when it lost its last name meanwhile, or an error. Takes fd. */
 static int send_rested(struct content *c, int fd, struct stat *st)
 {
 	int r = send_now(c, &fd, st), tries;
 
 	for (tries = 1; r == E_CHANGED && tries < CHANGED_TRIES; tries++) {
-		if (fstat(fd, st) != 0) {
-			r = -errno;
+		r = fstat(fd, st) != 0 ? -errno : st->st_nlink == 0 ? E_GONE : 0;
+		if (r < 0) {
 			close(fd);
 			return r;
 		}
@@ -206,7 +206,7 @@ int content_send(struct content *c)
 	n = st.st_size > CONTENT_INLINE ? copies(c, ops) : 0;
 	if (n == 0 && (st.st_size <= CONTENT_SMALL || extent_bytes(c->extents, (uint64_t)st.st_size) <= CONTENT_INLINE)) {
 		r = !c->open && content_superseded(&st, c->as_of_ns) ? put_off(c, fd, NULL, 0) : send_rested(c, fd, &st);
-		return content_file_error(r) ? unreadable(c, r) : r;
+		return r == E_GONE ? CR_GONE : content_file_error(r) ? unreadable(c, r) : r;
 	}
 	if (bulk_full(c->bulk)) {
 		close(fd);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause
  * Coalescing: the marks of the window and the states of phantoms. */
 #include "config.h"
+#include "replicator/source/content.h"
 #include "replicator/source/phantom.h"
 #include "tests/unit/journal_made.h"
 
@@ -356,6 +357,22 @@ START_TEST(a_hollow_file_does_not_replace_a_full_one)
 }
 END_TEST
 
+START_TEST(only_a_file_with_several_names_is_changed_in_place)
+{
+	static const enum wbegin_mode modes[] = {WB_NEW, WB_NEW, WB_PATCH};
+
+	for (nlink_t names = 0; names < 3; names++) { /* it may have lost its last one while it was read */
+		struct stat st = {.st_nlink = names, .st_size = 10};
+		struct transfer_spec spec = {.mode = WB_PATCH};
+
+		extent_init(&spec.extents);
+		content_mode(&st, &spec);
+		ck_assert_int_eq(spec.mode, modes[names]);
+		extent_release(&spec.extents);
+	}
+}
+END_TEST
+
 START_TEST(more_hollow_files_than_can_be_listed_are_counted)
 {
 	struct phantoms *p;
@@ -444,5 +461,6 @@ UNIT_MAIN("window", repeated_content_merges_into_the_first, content_does_not_mer
     setattrs_merge_into_the_first_with_the_newest_values, setattrs_under_different_names_do_not_merge, create_is_held_for_its_content,
     create_is_not_held_when_something_needs_the_name, create_is_not_held_when_its_directory_gets_another_acl, a_create_is_not_held_while_its_directory_moves, a_number_used_again_is_another_inode, a_linked_file_is_not_ephemeral,
     a_file_created_and_deleted_never_leaves, the_old_file_stands_in_until_the_next_version, what_may_have_left_before_is_removed, a_stand_in_is_moved_and_removed,
-    an_exchange_with_a_phantom_moves_the_other_side_only, a_hollow_file_does_not_replace_a_full_one, more_hollow_files_than_can_be_listed_are_counted, a_phantom_that_replaces_a_phantom_replaces_nothing,
+    an_exchange_with_a_phantom_moves_the_other_side_only, a_hollow_file_does_not_replace_a_full_one, more_hollow_files_than_can_be_listed_are_counted,
+    only_a_file_with_several_names_is_changed_in_place, a_phantom_that_replaces_a_phantom_replaces_nothing,
     what_is_left_to_the_comparison_replaces_nothing, a_doubted_file_is_not_moved_but_one_born_since_is)
