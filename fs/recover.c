@@ -117,9 +117,9 @@ static void add_move(struct recovery *rc, uint64_t seq, uint32_t rflags, const c
 /* A record that takes an inode's last name. */
 static void note_gone(struct recovery *rc, const struct jrec *r)
 {
-	uint64_t ino = r->type == JT_UNLINK ? r->ino : r->type == JT_RENAME && !(r->flags & JF_EXCHANGE) ? r->ino2 : 0;
+	uint64_t ino = jrec_ended(r);
 
-	if (!ino || r->nlink)
+	if (!ino)
 		return;
 	for (size_t k = 0; k < rc->n; k++)
 		rc->v[k].gone |= rc->v[k].e.type == JT_CONTENT && rc->v[k].e.ino == ino && r->seq > rc->v[k].e.seq;

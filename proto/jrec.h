@@ -149,5 +149,12 @@ int jrec_get(struct jrec *r, const void *data, size_t len, size_t *used);
 uint64_t jrec_chain(uint64_t chain, uint64_t csum);
 /* "create", "close-write" ... static text for logs and tandemctl. */
 const char *jrec_type_name(enum jtype type);
+/* The inode whose last name the record takes, 0: none. */
+static inline uint64_t jrec_ended(const struct jrec *r)
+{
+	if (r->nlink != 0)
+		return 0;
+	return r->type == JT_UNLINK ? r->ino : r->type == JT_RENAME && (r->flags & JF_EXCHANGE) == 0 ? r->ino2 : 0;
+}
 
 #endif

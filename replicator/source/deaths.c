@@ -70,13 +70,6 @@ static int note(struct deaths *d, uint64_t ino, uint64_t seq)
 	return r;
 }
 
-static uint64_t ended(const struct jrec *rec)
-{
-	if (rec->nlink != 0)
-		return 0;
-	return rec->type == JT_UNLINK ? rec->ino : rec->type == JT_RENAME && (rec->flags & JF_EXCHANGE) == 0 ? rec->ino2 : 0;
-}
-
 int deaths_read(struct deaths **out, int jdirfd, uint64_t from, uint64_t to)
 {
 	struct deaths *d = calloc(1, sizeof *d);
@@ -91,7 +84,9 @@ int deaths_read(struct deaths **out, int jdirfd, uint64_t from, uint64_t to)
 	if (r == 0)
 		r = jreader_seek(jr, from, NULL);
 	while (r == 0 && jreader_seq(jr) < to && (r = jreader_next(jr, &rec, NULL, NULL)) == 1) {
-		r = ended(&rec) == 0 ? 0 : note(d, ended(&rec), rec.seq);
+		uint64_t ino = jrec_ended(&rec);
+
+		r = ino == 0 ? 0 : note(d, ino, rec.seq);
 		jrec_release(&rec);
 	}
 	d->known = r == 0 && jreader_seq(jr) >= to;
