@@ -192,6 +192,7 @@ static void finish(struct tfs *fs)
 
 	control_stop(fs);
 	session_stop(fs);
+	stay_stop(&fs->stay);
 	recover_stop(fs);
 	if (fs->dirty)
 		dirty_stop(fs);
@@ -233,6 +234,7 @@ int worker_run(const struct mirror *m, int rootfd, int statefd, int readyfd)
 		log_error("%s: %s", what, err_text(r));
 		goto out;
 	}
+	stay_start(&fs->stay);
 	r = session_start(fs, why, sizeof(why));
 	if (r < 0) {
 		log_error("%s", why);

@@ -14,6 +14,7 @@
 #include <sys/stat.h>
 
 #include "fs/journal.h"
+#include "fs/stay.h"
 #include "fs/tree.h"
 #include "proto/mirror.h"
 #include "proto/path.h"
@@ -48,6 +49,7 @@ struct tfs {
 	uint32_t generation;       /* of every inode but the root: handles of an earlier mount are stale */
 	char source_id[33];        /* hex */
 	pthread_key_t worker_key;  /* struct worker of a thread */
+	struct stay stay;          /* the threads of queues of io_uring; has its own lock, a leaf */
 	struct journal *journal;   /* has its own lock, the innermost */
 	struct inflight *inflight; /* has its own lock, a leaf */
 	struct tree tree;          /* tree.lock, the outermost */
@@ -66,6 +68,7 @@ struct worker {
 	mode_t umask;              /* as last set; the thread has its own (CLONE_FS is unshared) */
 	uint64_t look;             /* tree.changes before it looked at something (drift.h) */
 	struct inode *changing[2]; /* what the operation it has noted changes; NULL: nothing */
+	struct stay_seat seat;
 	int op;                    /* its slot in the in-flight table, -1 when that is full */
 	struct uring_server *server; /* the queue entry it serves; NULL: it reads /dev/fuse, or serves nobody */
 	char *iobuf;               /* for reads, grown on demand */

@@ -315,15 +315,15 @@ static bool may_enlist(struct uring *u, int err)
 static void *server_main(void *arg)
 {
 	struct uring_server *s = arg;
-	struct worker *w = worker_get(s->u->fs);
+	struct worker *w;
 	char name[16];
-	int r = w ? 0 : -ENOMEM;
+	int r;
 
 	snprintf(name, sizeof(name), "fuse-ring-%u", s->queue->qid);
 	pthread_setname_np(pthread_self(), name);
 	bind_to(s->queue->qid);
-	if (r == 0)
-		r = ring_open(s);
+	w = worker_get(s->u->fs);
+	r = w ? ring_open(s) : -ENOMEM;
 	s->open = r == 0;
 	if (may_enlist(s->u, r)) {
 		w->server = s; /* NOLINT(clang-analyzer-core.NullDereference): without w r is an error, and may_enlist says no */

@@ -13,8 +13,10 @@ struct worker *worker_get(struct tfs *fs)
 {
 	struct worker *w = pthread_getspecific(fs->worker_key);
 
-	if (w)
+	if (w) {
+		stay_turn(&fs->stay, &w->seat);
 		return w;
+	}
 	w = malloc(sizeof(*w));
 	if (!w)
 		return NULL;
@@ -31,6 +33,7 @@ struct worker *worker_get(struct tfs *fs)
 		free(w);
 		return NULL;
 	}
+	stay_join(&fs->stay, &w->seat);
 	return w;
 }
 
@@ -38,6 +41,7 @@ void worker_free(void *arg)
 {
 	struct worker *w = arg;
 
+	stay_leave(&w->fs->stay, &w->seat);
 	inflight_op_free(w->fs->inflight, w->op);
 	free(w->iobuf);
 	free(w);

@@ -4,8 +4,9 @@
 
     bench_fs.py [--quick] [--rounds N] [--only SUBJECT,...] [--work GROUP,...] [--dir DIR] [--out DIR]
 
-Subjects: native, bindfs, mergerfs, passthrough_ll (libfuse's example, compiled here), tandemfs (no standby), tandemfs+standby
-(replicating over loopback meanwhile); those that are not installed are left out. The last table has tandemfs beside passthrough_ll, and
+Subjects: native, bindfs, mergerfs, passthrough_ll (libfuse's example, compiled here), passthrough_hp (the other one, with io_uring and the
+kernel's passthrough where its libfuse has them; libfuse builds it with -Dexamples=true, and it must be in PATH), tandemfs (no standby), tandemfs+standby
+(replicating over loopback meanwhile); those that are not installed are left out. The last table has tandemfs beside these two, and
 tandemfs+standby beside tandemfs: what a replicator at work costs. Groups: stream, random, small, tree.
 Subjects take turns in every round; the figures are medians. Higher is better: MiB/s for streams, operations/s else.
 """
@@ -90,6 +91,12 @@ def passthrough_ll(work):
     return None
 
 
+def passthrough_hp(below, mount):
+    said = subprocess.run(["passthrough_hp", "--help"], capture_output=True, text=True, check=False)
+    ring = ["-o", "io_uring"] if "io_uring" in said.stdout + said.stderr else []
+    return ["passthrough_hp", "--foreground", *ring, below, mount]
+
+
 def subjects(work):
     out = [Subject("native")]
     if shutil.which("bindfs"):
@@ -99,6 +106,8 @@ def subjects(work):
     ll = passthrough_ll(work)
     if ll:
         out.append(Subject("passthrough_ll", lambda below, mount: [ll, "-f", "-o", f"source={below},cache=always,xattr,allow_other", mount]))
+    if shutil.which("passthrough_hp"):
+        out.append(Subject("passthrough_hp", passthrough_hp))
     return out + [Tandem("tandemfs", False), Tandem("tandemfs+standby", True)]
 
 
@@ -246,7 +255,7 @@ def main():
     base = "native" if "native" in results else None
     print(f"{info['cpu']}, {info['cores']} cores, Linux {info['kernel']}, {info['file_system']}; median of {o.rounds}; in parentheses: share of native\n")
     print(report.table(results, base))
-    for subject, peer in (("tandemfs", "passthrough_ll"), ("tandemfs+standby", "tandemfs")):
+    for subject, peer in (("tandemfs", "passthrough_ll"), ("tandemfs", "passthrough_hp"), ("tandemfs+standby", "tandemfs")):
         if results.get(subject) and results.get(peer):
             print("\n" + beside(results, subject, peer))
     print("\nlibfuse and what is in use of it: " + ", ".join(f"{k} {v}" for k, v in info["features"].items()))
