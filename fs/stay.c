@@ -16,11 +16,11 @@
 #define LOOK_MS    10      /* between two looks */
 #define BUSY_TURNS 64u     /* turns in that time; with fewer there is nothing to win */
 #define LOST_NS    3000000 /* of it, in which a thread waited for a processor */
-#define LONG_NS    100000  /* each time, on average */
+#define LONG_NS    500000  /* each time, on average */
 #define CALM_MS    30      /* looked at before callers are let stay: a processor must be idle for a tick */
-#define HOLD_MS    250     /* normal after a thread had to wait; doubles each time */
+#define HOLD_MS    100     /* normal after a thread had to wait; doubles each time */
 #define HOLD_MAX   64000
-#define GOOD_MS    1000    /* so long without: begin with HOLD_MS again */
+#define GOOD_MS    500     /* so long without: begin with HOLD_MS again */
 #define LOADED_MS  1000    /* until the next try if there is no idle processor */
 
 static int set_policy(pid_t tid, bool idle)

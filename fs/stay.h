@@ -8,7 +8,7 @@
  *
  * It would starve them where others need the processors, or where a caller does not wait for its answer (RELEASE) and goes on computing. So they have it
  * only while many requests come and a processor is idle, and a thread of its own looks every 10 ms: when one of them waited for a processor, they
- * are normal again, for a quarter of a second at first, and for longer each time it happens again soon. */
+ * are normal again, for a tenth of a second at first, and for longer each time it happens again soon. */
 #ifndef TANDEM_FS_STAY_H
 #define TANDEM_FS_STAY_H
 
