@@ -352,6 +352,7 @@ static struct journal *make(int dirfd, const struct journal_options *opt)
 	j->dirfd = dirfd;
 	j->lockfd = -1;
 	j->sync_fd = fio_sync;
+	j->write_fds = sync_write_fds;
 	return j;
 }
 
@@ -392,6 +393,7 @@ int journal_open(struct journal **out, int dirfd, const struct journal_options *
 	struct journal *j = make(dirfd, opt);
 	if (!j)
 		return -ENOMEM;
+	sync_learn_disk(j);
 	int err = j->lockfd = lock_dir(dirfd);
 	if (err >= 0)
 		err = journal_recover(j, start, since_ns);

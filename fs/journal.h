@@ -55,8 +55,11 @@ int journal_append(struct journal *j, struct jrec *r);
  * fdatasync; group commit). In the degraded state: make durable that everything must be compared after a crash.
  * Returns 0 or -errno when neither could be done. */
 int journal_sync(struct journal *j);
-/* Have another thread begin with that, to be there sooner when journal_sync is called. */
-void journal_sync_begin(struct journal *j);
+/* Begin with that, to be there sooner when journal_sync is called: start writing, or, where a sync takes long, have another thread do it.
+ * file is about to be synced: if its sync will make the journal durable, too, returns the last record of which that holds, else 0. */
+uint64_t journal_sync_begin(struct journal *j, int file);
+/* The file was synced without an error. upto is what journal_sync_begin returned. False: ask journal_sync. */
+bool journal_synced_with(struct journal *j, uint64_t upto);
 /* The sequence number at or before which every change made so far will be in the journal: its last, or while changes are kept in memory
  * (degraded) the one that their set will begin with. */
 uint64_t journal_flushed(struct journal *j);

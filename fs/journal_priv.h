@@ -7,6 +7,7 @@
 #define TANDEM_FS_JOURNAL_PRIV_H
 
 #include <pthread.h>
+#include <sys/types.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <sys/queue.h>
@@ -28,6 +29,7 @@ struct segment {
 	uint64_t first_seq;
 	uint64_t last_seq; /* its SEAL; 0 while it is open */
 	size_t size;	   /* bytes */
+	size_t settled;	   /* up to here its blocks are only overwritten: they were in a sync */
 	int fd;		   /* -1 once it is sealed and durable */
 	uint8_t *map;	   /* NULL once it is sealed and the keeper has passed */
 	unsigned pins;	   /* syncs that use fd */
@@ -44,7 +46,10 @@ struct journal {
 	struct journal_options opt;
 	uint8_t id[16];
 	uint64_t epoch;
-	int (*_Atomic sync_fd)(int fd); /* fio_sync; tests put a failing one */
+	dev_t dev;    /* of the journal's file system, if it is an ext4, */
+	size_t block; /* and the size of its blocks; else 0 */
+	int (*_Atomic sync_fd)(int fd);                     /* fio_sync; tests put failing ones */
+	int (*_Atomic write_fds)(int segment, int file); /* sync_write_fds */
 	pthread_t threads[JOURNAL_THREADS]; /* preparer, keeper, syncer */
 	unsigned nthreads;                  /* of them that run */
 
@@ -66,6 +71,7 @@ struct journal {
 	struct pathset dirty;
 	bool dir_dirty;	       /* a segment's name is not durable yet */
 	bool rung;	       /* the keeper was called */
+	_Atomic uint64_t sync_ns; /* what a sync takes, a running mean */
 	uint64_t begin_sync;   /* the syncer was asked to make records up to here durable; 0: it was not */
 	bool stop;	       /* threads end */
 	uint64_t given_up;     /* first record of those whose segments went while degraded: they stand in dirty; 0: none */
@@ -134,6 +140,10 @@ void segment_tidy(struct journal *j);
 void segment_count_locked(struct journal *j);
 
 /* journal_sync.c */
+/* Find out whether the journal can be made durable with a file. */
+void sync_learn_disk(struct journal *j);
+/* Begin to write the file, and write the segment: not durable, but for the disk's cache. Returns 0 or -1 with errno. */
+int sync_write_fds(int segment, int file);
 /* Make records up to seq durable, whatever the sync option. Returns 0 or -errno. */
 int sync_upto(struct journal *j, uint64_t seq);
 /* Are there sealed segments that are not durable? */

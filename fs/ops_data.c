@@ -163,13 +163,14 @@ void op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_inf
 {
 	struct tfs *fs = tfs_of(req);
 	struct ofile *f = ofile_of(fi);
+	uint64_t with;
 	int r;
 
 	(void)ino;
 	dirty_emit(fs, f->io, f->fd, JF_FSYNC);
-	journal_sync_begin(fs->journal);
+	with = journal_sync_begin(fs->journal, f->fd);
 	r = (datasync ? fdatasync(f->fd) : fsync(f->fd)) < 0 ? -errno : 0;
-	if (r == 0)
+	if (r == 0 && !journal_synced_with(fs->journal, with))
 		journal_sync(fs->journal); /* its errors are not the application's: the journal says so and goes on in memory */
 	op_reply(req, r);
 }

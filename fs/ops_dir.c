@@ -224,12 +224,12 @@ void op_fsyncdir(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_
 {
 	struct tfs *fs = tfs_of(req);
 	struct odir *d = odir_of(fi);
+	uint64_t with = journal_sync_begin(fs->journal, d->fd);
 	int r;
 
 	(void)ino;
-	journal_sync_begin(fs->journal);
 	r = (datasync ? fdatasync(d->fd) : fsync(d->fd)) < 0 ? -errno : 0;
-	if (r == 0)
+	if (r == 0 && !journal_synced_with(fs->journal, with))
 		journal_sync(fs->journal); /* as in op_fsync */
 	op_reply(req, r);
 }

@@ -166,3 +166,29 @@ def test_names_that_the_source_lost_and_the_journal_kept(power_site):
     fail_and_boot(source, standby, host, disk)
     assert (source.dir / "removed").exists() and not (source.dir / "made").exists(), "nothing was lost: the test shows nothing"
     tree.assert_same(source.dir, standby.dir)
+
+
+@pytest.mark.parametrize("kind", ("ext4", "xfs"))
+def test_an_fsync_makes_the_journal_durable(power_site, kind):
+    """Where the journal lies on the source's disk as elsewhere: also where one flush of an ext4 does for both."""
+    disk = power_site.disk("disk", kind)
+    source, standby, host = pair_on(power_site, "source", disk)
+
+    def records():
+        return sum(p.read_bytes().count(b"file\0") for p in (source.state / source.name / "journal").glob("*.seg"))
+    with open(source.dir / "file", "wb") as f:
+        for n in range(200):  # more than a block of records
+            f.seek(4096 * (n % 7))
+            f.write(bytes([n]) * 100)
+            f.flush()
+            os.fsync(f.fileno())
+        written = records()
+        disk.power_off()
+    end(source, standby, "source")
+    disk.power_on()
+    assert written > 200 and records() == written
+    host.reboot()
+    source.start()
+    source.wait()
+    diff = tree.differences(source.dir, standby.dir)
+    assert not diff, "\n".join(diff)

@@ -401,6 +401,90 @@ START_TEST(a_failed_fsync_is_never_repeated)
 }
 END_TEST
 
+/* Have the journal and path's file on one disk, whatever it is; its blocks have 4096 bytes. Returns a descriptor of the file. */
+static int one_disk(struct jdir *d)
+{
+	char name[300];
+	struct stat st;
+	snprintf(name, sizeof(name), "%s.file", d->path);
+	int fd = open(name, O_RDWR | O_CREAT, 0600);
+	ck_assert_int_ge(fd, 0);
+	ck_assert_int_eq(unlink(name), 0);
+	ck_assert_int_eq(fstat(fd, &st), 0);
+	d->j->dev = st.st_dev;
+	d->j->block = 4096;
+	return fd;
+}
+
+START_TEST(the_sync_of_a_file_is_the_journal_s)
+{
+	struct jdir d;
+	jdir_make(&d);
+	jdir_open(&d, &(struct journal_options){.limit = 1ull << 40, .segment_size = JSEG_SIZE_MIN});
+	int fd = one_disk(&d);
+	jdir_append(&d, "a", 1);
+	ck_assert_uint_eq(journal_sync_begin(d.j, fd), 0); /* the block is new */
+	ck_assert(!journal_synced_with(d.j, 0));
+	ck_assert_int_eq(journal_sync(d.j), 0);
+	put_sync(&d);
+	atomic_store(&fail_syncs, 1); /* none of the journal's own is needed */
+	jdir_append(&d, "b", 1);
+	uint64_t with = journal_sync_begin(d.j, fd);
+	ck_assert_uint_eq(with, journal_seq(d.j));
+	ck_assert_uint_lt(atomic_load(&journal_head(d.j)->synced_seq), with); /* the file is not synced yet */
+	ck_assert(journal_synced_with(d.j, with));
+	ck_assert_uint_eq(atomic_load(&journal_head(d.j)->synced_seq), with);
+	ck_assert_int_eq(journal_sync(d.j), 0);
+	ck_assert(is_well(&d));
+	atomic_store(&fail_syncs, 0);
+	for (size_t tail = d.j->tail; d.j->tail / 4096 == tail / 4096;)
+		jdir_append(&d, "c", 1);
+	ck_assert_uint_eq(journal_sync_begin(d.j, fd), 0); /* a new block again */
+	ck_assert_int_eq(journal_sync(d.j), 0);
+	ck_assert_uint_ne(journal_sync_begin(d.j, fd), 0);
+	d.j->dev++;
+	ck_assert_uint_eq(journal_sync_begin(d.j, fd), 0); /* a file of another disk */
+	close(fd);
+	jdir_close(&d);
+	jdir_remove(&d);
+}
+END_TEST
+
+static int failing_write(int segment, int file)
+{
+	(void)segment;
+	(void)file;
+	errno = EIO;
+	return -1;
+}
+
+START_TEST(a_write_that_failed_is_not_synced_later)
+{
+	struct jdir d;
+	unsigned types[JT_LAST + 1];
+	jdir_make(&d);
+	jdir_open(&d, &(struct journal_options){.limit = 1ull << 40, .segment_size = JSEG_SIZE_MIN});
+	int fd = one_disk(&d);
+	jdir_append(&d, "a/durable", 1);
+	ck_assert_int_eq(journal_sync(d.j), 0);
+	jdir_append(&d, "b/lost", 1);
+	put_sync(&d);
+	atomic_store(&d.j->write_fds, failing_write);
+	atomic_store(&fail_syncs, 1); /* no new segment yet */
+	ck_assert_uint_eq(journal_sync_begin(d.j, fd), 0);
+	ck_assert(!is_well(&d));
+	ck_assert_int_eq(journal_sync(d.j), 0); /* the mark is durable */
+	ck_assert_uint_eq(atomic_load(&journal_head(d.j)->synced_seq), 1);
+	atomic_store(&fail_syncs, 0);
+	ck_assert(wait_until(is_well, &d));
+	jdir_read(&d, types);
+	ck_assert_uint_eq(types[JT_RECHECK], 2); /* b, b/lost */
+	close(fd);
+	jdir_close(&d);
+	jdir_remove(&d);
+}
+END_TEST
+
 #define SYNCERS 8
 #define ROUNDS	50
 
@@ -463,7 +547,8 @@ START_TEST(a_sync_that_was_begun_goes_on_by_itself)
 	put_sync(&d);
 	atomic_store(&syncs, 0);
 	jdir_fill(&d, 1, 10);
-	journal_sync_begin(d.j);
+	atomic_store(&d.j->sync_ns, 1000000000); /* a slow disk */
+	ck_assert_uint_eq(journal_sync_begin(d.j, -1), 0);
 	ck_assert(wait_until(is_synced, &d));
 	int n = atomic_load(&syncs);
 	ck_assert_int_eq(journal_sync(d.j), 0);
@@ -481,7 +566,8 @@ START_TEST(a_sync_that_was_begun_and_failed_is_not_forgotten)
 	put_sync(&d);
 	atomic_store(&fail_syncs, 1);
 	jdir_append(&d, "lost", 1);
-	journal_sync_begin(d.j);
+	atomic_store(&d.j->sync_ns, 1000000000); /* a slow disk */
+	ck_assert_uint_eq(journal_sync_begin(d.j, -1), 0);
 	ck_assert_int_eq(journal_sync(d.j), 0); /* the mark of the degraded state is durable */
 	ck_assert(!is_well(&d));
 	ck_assert_uint_eq(atomic_load(&journal_head(d.j)->synced_seq), 0);
@@ -526,6 +612,7 @@ UNIT_MAIN("journal", append_sets_sequence_and_time, a_record_without_a_valid_pat
 	  content_too_large_for_a_segment_becomes_one_range, acknowledged_segments_are_unlinked,
 	  at_the_limit_the_journal_collapses, a_second_collapse_covers_the_first,
 	  a_collapse_holds_every_rename_before_it, a_full_disk_is_survived,
-	  old_segments_are_given_up, closing_on_a_full_disk_is_not_clean, a_failed_fsync_is_never_repeated, syncs_are_shared,
+	  old_segments_are_given_up, closing_on_a_full_disk_is_not_clean, a_failed_fsync_is_never_repeated, the_sync_of_a_file_is_the_journal_s,
+	  a_write_that_failed_is_not_synced_later, syncs_are_shared,
 	  sync_options_that_do_not_wait_do_not_sync, a_sync_that_was_begun_goes_on_by_itself,
 	  a_sync_that_was_begun_and_failed_is_not_forgotten, interval_syncs_in_the_background, slots_are_given_back)
