@@ -7,18 +7,23 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "fs/identity.h"
 #include "fs/mount.h"
 #include "proto/err.h"
 #include "proto/fileio.h"
+
+#define LOCK_TRIES    50 /* for the lock of a process that was killed */
+#define LOCK_PAUSE_NS 100000000
 
 static int fail(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
@@ -72,18 +77,30 @@ static int check_user(const struct mirror *m)
 	return fail("allow other = yes needs a line user_allow_other in /etc/fuse.conf when not run as root");
 }
 
+/* Whether the process that noted itself in the lock is gone. Then those it had started keep the lock, and are ending. */
+static bool owner_gone(int lockfd, char *pid, size_t size)
+{
+	ssize_t n = pread(lockfd, pid, size - 1, 0);
+
+	pid[n > 0 ? n : 0] = '\0';
+	return atoi(pid) > 0 && kill(atoi(pid), 0) < 0 && errno == ESRCH;
+}
+
 static int take_lock(const struct mirror *m, struct bedrock *b)
 {
+	const struct timespec pause = {.tv_nsec = LOCK_PAUSE_NS};
 	char pid[32] = "";
-	ssize_t n;
 
 	b->lockfd = openat(b->statefd, "lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (b->lockfd < 0)
 		return fail("%s/lock: %s", m->state_dir, strerror(errno));
-	if (flock(b->lockfd, LOCK_EX | LOCK_NB) == 0)
-		return 0;
-	n = pread(b->lockfd, pid, sizeof(pid) - 1, 0);
-	pid[n > 0 ? n : 0] = '\0';
+	for (int n = 0; n < LOCK_TRIES; n++) {
+		if (flock(b->lockfd, LOCK_EX | LOCK_NB) == 0)
+			return 0;
+		if (!owner_gone(b->lockfd, pid, sizeof(pid)))
+			break;
+		nanosleep(&pause, NULL);
+	}
 	return fail("mirror %s is mounted already, by process %s (%s/lock); unmount it first: tandemctl unmount %s", m->name,
 	    pid[0] ? pid : "unknown", m->state_dir, m->name);
 }

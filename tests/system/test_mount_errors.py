@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """What cannot be mounted is refused with a sentence, and leaves nothing behind."""
+import fcntl
 import os
+import subprocess
+import threading
 
 import pytest
 
@@ -30,6 +33,22 @@ def test_source_is_a_file(source):
     source.dir.touch()
     refused(source, str(source.dir), "directory")
     source.dir.unlink()
+
+
+def test_mounted_again_while_what_was_killed_still_ends(source):
+    """A killed process's children have its lock until they have ended."""
+    source.start()
+    source.stop()
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    with open(source.state / source.name / "lock", "r+", encoding="ascii") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.truncate(0)
+        lock.write(f"{gone.pid}\n")
+        lock.flush()
+        threading.Timer(1, fcntl.flock, (lock, fcntl.LOCK_UN)).start()
+        source.start()
+    source.stop()
 
 
 def test_mounted_twice(source, site):
