@@ -6,9 +6,9 @@
 
 #include <errno.h>
 #include <stdlib.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "proto/clock.h"
 #include "proto/err.h"
 #include "proto/log.h"
 
@@ -49,11 +49,10 @@ static void *thread_main(void *arg)
 {
 	struct checkpoint *c = arg;
 	struct journal *j = c->fs->journal;
-	struct timespec at;
+	uint64_t at;
 	int left = 0; /* seconds */
 
 	pthread_mutex_lock(&c->lock);
-	clock_gettime(CLOCK_MONOTONIC, &at);
 	while (!c->stop) {
 		pthread_mutex_unlock(&c->lock);
 		journal_clock(j, journal_now());
@@ -61,12 +60,11 @@ static void *thread_main(void *arg)
 			make(c);
 			left = CHECKPOINT_S;
 		}
-		clock_gettime(CLOCK_MONOTONIC, &at);
-		at.tv_sec += TICK_S;
+		at = clock_mono() + TICK_S * NS_PER_S;
 		left -= TICK_S;
 		pthread_mutex_lock(&c->lock);
 		if (!c->stop)
-			pthread_cond_timedwait(&c->wake, &c->lock, &at);
+			clock_wait(&c->wake, &c->lock, at);
 	}
 	pthread_mutex_unlock(&c->lock);
 	return NULL;
@@ -75,17 +73,13 @@ static void *thread_main(void *arg)
 int checkpoint_start(struct tfs *fs)
 {
 	struct checkpoint *c = calloc(1, sizeof(*c));
-	pthread_condattr_t attr;
 	int r;
 
 	if (!c)
 		return -ENOMEM;
 	c->fs = fs;
 	pthread_mutex_init(&c->lock, NULL);
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&c->wake, &attr);
-	pthread_condattr_destroy(&attr);
+	clock_cond_init(&c->wake);
 	r = pthread_create(&c->thread, NULL, thread_main, c);
 	if (r != 0) {
 		free(c);

@@ -15,6 +15,7 @@
 #include "fs/inflight.h"
 #include "fs/inodefd.h"
 #include "fs/silly.h"
+#include "proto/clock.h"
 
 struct dirty {
 	pthread_t thread;
@@ -427,13 +428,10 @@ size_t dirty_count(struct tfs *fs)
 static void *dirty_thread(void *arg)
 {
 	struct tfs *fs = arg;
-	struct timespec at;
 
 	pthread_mutex_lock(&fs->tree.lock);
 	while (!fs->dirty->stop) {
-		clock_gettime(CLOCK_MONOTONIC, &at);
-		at.tv_sec++;
-		pthread_cond_timedwait(&fs->dirty->wake, &fs->tree.lock, &at);
+		clock_wait(&fs->dirty->wake, &fs->tree.lock, clock_mono() + NS_PER_S);
 		if (fs->dirty->stop)
 			break;
 		pthread_mutex_unlock(&fs->tree.lock);
@@ -448,17 +446,13 @@ static void *dirty_thread(void *arg)
 
 int dirty_start(struct tfs *fs)
 {
-	pthread_condattr_t attr;
 	int r;
 
 	fs->dirty = calloc(1, sizeof(*fs->dirty));
 	if (!fs->dirty)
 		return -ENOMEM;
 	TAILQ_INIT(&fs->dirty->list);
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&fs->dirty->wake, &attr);
-	pthread_condattr_destroy(&attr);
+	clock_cond_init(&fs->dirty->wake);
 	r = pthread_create(&fs->dirty->thread, NULL, dirty_thread, fs);
 	fs->dirty->started = r == 0;
 	return -r;

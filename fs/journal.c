@@ -32,6 +32,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "proto/clock.h"
 #include "proto/err.h"
 #include "proto/fileio.h"
 #include "proto/log.h"
@@ -39,22 +40,12 @@
 
 uint64_t journal_now(void)
 {
-	struct timespec ts;
-	clock_gettime(CLOCK_REALTIME, &ts);
-	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+	return clock_real();
 }
 
 int journal_wait_locked(struct journal *j, pthread_cond_t *cond, unsigned ms)
 {
-	struct timespec ts;
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	ts.tv_sec += ms / 1000;
-	ts.tv_nsec += (long)(ms % 1000) * 1000000;
-	if (ts.tv_nsec >= 1000000000) {
-		ts.tv_sec++;
-		ts.tv_nsec -= 1000000000;
-	}
-	return pthread_cond_timedwait(cond, &j->lock, &ts);
+	return clock_wait(cond, &j->lock, clock_mono() + ms * NS_PER_MS);
 }
 
 void journal_call_keeper_locked(struct journal *j)
@@ -332,18 +323,14 @@ static struct journal *make(int dirfd, const struct journal_options *opt)
 	struct journal *j = calloc(1, sizeof(*j));
 	if (!j)
 		return NULL;
-	pthread_condattr_t mono;
-	pthread_condattr_init(&mono);
-	pthread_condattr_setclock(&mono, CLOCK_MONOTONIC);
 	pthread_mutex_init(&j->lock, NULL);
 	pthread_mutex_init(&j->sync.lock, NULL);
 	pthread_mutex_init(&j->bell.lock, NULL);
-	pthread_cond_init(&j->ready, &mono);
-	pthread_cond_init(&j->want_next, &mono);
-	pthread_cond_init(&j->want_keeper, &mono);
-	pthread_cond_init(&j->want_sync, &mono);
+	clock_cond_init(&j->ready);
+	clock_cond_init(&j->want_next);
+	clock_cond_init(&j->want_keeper);
+	clock_cond_init(&j->want_sync);
 	pthread_cond_init(&j->sync.done, NULL);
-	pthread_condattr_destroy(&mono);
 	for (int i = 0; i < JHEAD_SLOTS; i++)
 		j->bell.efd[i] = -1;
 	TAILQ_INIT(&j->segs);

@@ -7,10 +7,10 @@
 #define TANDEM_FS_JOURNAL_PRIV_H
 
 #include <pthread.h>
-#include <sys/types.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <sys/queue.h>
+#include <sys/types.h>
 
 #include "fs/journal.h"
 #include "fs/pathset.h"

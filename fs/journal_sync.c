@@ -26,11 +26,10 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <sys/statfs.h>
 #include <sys/sysmacros.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "proto/clock.h"
 #include "proto/err.h"
 
 #define SLOW_NS 500000 /* a sync for which it is worth to wake another thread */
@@ -126,13 +125,6 @@ static size_t scatter(struct journal *j, struct batch *b, int err)
 	return n;
 }
 
-static uint64_t clock_ns(void)
-{
-	struct timespec t;
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
-}
-
 static void remember_time(struct journal *j, uint64_t ns)
 {
 	uint64_t mean = atomic_load_explicit(&j->sync_ns, memory_order_relaxed);
@@ -146,12 +138,12 @@ static int pass(struct journal *j, uint64_t *upto)
 	int err = gather(j, &b);
 	if (err)
 		return err;
-	uint64_t began = clock_ns();
+	uint64_t began = clock_mono();
 	for (size_t i = 0; i < b.n && !err; i++)
 		err = journal_sync_fd(j, b.v[i]->fd);
 	if (!err && b.dir)
 		err = journal_sync_fd(j, j->dirfd);
-	remember_time(j, clock_ns() - began);
+	remember_time(j, clock_mono() - began);
 	size_t n = scatter(j, &b, err);
 	for (size_t i = 0; i < n; i++)
 		close(b.fds[i]);
@@ -240,14 +232,13 @@ static bool goes_with_locked(const struct journal *j)
 void sync_learn_disk(struct journal *j)
 {
 	struct stat st;
-	struct statfs sf;
 	int flags = 0;
-	if (fstat(j->dirfd, &st) || fstatfs(j->dirfd, &sf) || !is_ext4(st.st_dev))
+	if (fstat(j->dirfd, &st) || !is_ext4(st.st_dev))
 		return;
 	if (ioctl(j->dirfd, FS_IOC_GETFLAGS, &flags) || flags & FS_JOURNAL_DATA_FL)
 		return;
 	j->dev = st.st_dev;
-	j->block = (size_t)sf.f_bsize;
+	j->block = (size_t)st.st_blksize;
 }
 
 static bool same_disk(const struct journal *j, int fd)

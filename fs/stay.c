@@ -3,14 +3,13 @@
 
 #include "fs/stay.h"
 
-#include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "proto/clock.h"
 #include "proto/log.h"
 
 #define LOOK_MS    10      /* between two looks */
@@ -89,16 +88,9 @@ static unsigned look_locked(struct stay *s, bool *waited)
 
 static void pause_locked(struct stay *s, unsigned ms)
 {
-	struct timespec at;
+	uint64_t at = clock_mono() + ms * NS_PER_MS;
 
-	clock_gettime(CLOCK_MONOTONIC, &at);
-	at.tv_sec += ms / 1000;
-	at.tv_nsec += (long)(ms % 1000) * 1000000;
-	if (at.tv_nsec >= 1000000000) {
-		at.tv_sec++;
-		at.tv_nsec -= 1000000000;
-	}
-	while (!s->stop && pthread_cond_timedwait(&s->wake, &s->lock, &at) == 0)
+	while (!s->stop && clock_wait(&s->wake, &s->lock, at) == 0)
 		;
 }
 
@@ -254,16 +246,12 @@ static bool can_return(void)
 
 void stay_start(struct stay *s)
 {
-	pthread_condattr_t attr;
 
 	memset(s, 0, sizeof(*s));
 	if (bound() || sched_getscheduler(0) != SCHED_OTHER || !can_return())
 		return;
 	pthread_mutex_init(&s->lock, NULL);
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&s->wake, &attr);
-	pthread_condattr_destroy(&attr);
+	clock_cond_init(&s->wake);
 	SLIST_INIT(&s->seats);
 	s->on = pthread_create(&s->thread, NULL, watch, s) == 0;
 }

@@ -10,6 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "proto/clock.h"
 #include "proto/err.h"
 #include "proto/fileio.h"
 #include "proto/log.h"
@@ -108,15 +109,11 @@ static void *thread_main(void *arg)
 
 int syncer_start(struct syncer *s)
 {
-	pthread_condattr_t attr;
 	pthread_attr_t ta;
 	sigset_t all, old;
 	memset(s, 0, sizeof(*s));
 	pthread_mutex_init(&s->lock, NULL);
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&s->cond, &attr);
-	pthread_condattr_destroy(&attr);
+	clock_cond_init(&s->cond);
 	s->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (s->wake < 0)
 		return -errno;

@@ -19,7 +19,7 @@
 #include "proto/err.h"
 #include "proto/path.h"
 #include "replicator/source/bulk.h"
-#include "replicator/source/clock.h"
+#include "proto/clock.h"
 #include "replicator/source/content.h"
 #include "replicator/source/follow.h"
 

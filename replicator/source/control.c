@@ -9,7 +9,7 @@
 #include <unistd.h>
 #include "proto/ctlsock.h"
 #include "proto/err.h"
-#include "replicator/source/clock.h"
+#include "proto/clock.h"
 #include "replicator/source/replicator.h"
 
 #define LOOK_MS 500 /* how often a waiting command looks whether its client is still there */

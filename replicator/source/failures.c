@@ -9,7 +9,7 @@
 #include <string.h>
 #include <sys/queue.h>
 #include "proto/path.h"
-#include "replicator/source/clock.h"
+#include "proto/clock.h"
 #include "replicator/source/failures.h"
 
 #define RETRY_MIN  (5 * NS_PER_S)

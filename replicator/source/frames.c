@@ -8,7 +8,7 @@
 #include "proto/err.h"
 #include "proto/log.h"
 #include "proto/path.h"
-#include "replicator/source/clock.h"
+#include "proto/clock.h"
 #include "replicator/source/follow.h"
 #include "replicator/source/locate.h"
 #include "replicator/source/session.h"

@@ -18,7 +18,7 @@
 #include "proto/err.h"
 #include "proto/fileio.h"
 #include "proto/log.h"
-#include "replicator/source/clock.h"
+#include "proto/clock.h"
 #include "replicator/source/replicator.h"
 
 #define CLIENTS_MAX 64
@@ -220,7 +220,6 @@ int replicator_run(const char *file, const char *name, bool foreground)
 {
 	static struct replicator only; /* never released, see the end */
 	struct replicator *r = &only;
-	pthread_condattr_t attr;
 	char ident[160];
 	int ret;
 
@@ -234,10 +233,7 @@ int replicator_run(const char *file, const char *name, bool foreground)
 	}
 	r->state_dirfd = r->lockfd = -1;
 	pthread_mutex_init(&r->lock, NULL);
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&r->changed, &attr);
-	pthread_condattr_destroy(&attr);
+	clock_cond_init(&r->changed);
 	ret = run(r, foreground);
 	/* Threads of clients, or of a target that hangs in a system call, may still use r: the process ends now. */
 	return ret < 0 ? 2 : 0;

@@ -17,7 +17,7 @@
 #include "proto/err.h"
 #include "proto/mirror.h"
 #include "proto/path.h"
-#include "replicator/source/clock.h"
+#include "proto/clock.h"
 #include "replicator/source/content.h"
 #include "replicator/source/deaths.h"
 #include "replicator/source/locate.h"

@@ -17,7 +17,7 @@
 #include <unistd.h>
 #include "proto/err.h"
 #include "proto/log.h"
-#include "replicator/source/clock.h"
+#include "proto/clock.h"
 #include "replicator/source/position.h"
 #include "replicator/source/session.h"
 

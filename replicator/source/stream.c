@@ -25,7 +25,7 @@
 #include "proto/err.h"
 #include "proto/fileio.h"
 #include "proto/mirror.h"
-#include "replicator/source/clock.h"
+#include "proto/clock.h"
 #include "replicator/source/stream.h"
 
 #define BATCH_FULL   (256u << 10)         /* bytes at which a batch is sent by itself */

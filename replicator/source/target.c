@@ -20,7 +20,7 @@
 #include "proto/log.h"
 #include "proto/path.h"
 #include "proto/psk.h"
-#include "replicator/source/clock.h"
+#include "proto/clock.h"
 #include "replicator/source/position.h"
 #include "replicator/source/session.h"
 

@@ -10,7 +10,7 @@
 #include <sys/queue.h>
 #include "proto/err.h"
 #include "proto/path.h"
-#include "replicator/source/clock.h"
+#include "proto/clock.h"
 #include "replicator/source/verify.h"
 
 #define LINES_MAX 100000u /* paths remembered for the second look, and lines waiting for the client */
@@ -54,7 +54,6 @@ struct vrun {
 int vjob_new(struct vjob **out, unsigned flags, int ntargets)
 {
 	struct vjob *j = calloc(1, sizeof *j);
-	pthread_condattr_t attr;
 
 	*out = j;
 	if (j == NULL)
@@ -64,10 +63,7 @@ int vjob_new(struct vjob **out, unsigned flags, int ntargets)
 	j->running = ntargets;
 	STAILQ_INIT(&j->lines);
 	pthread_mutex_init(&j->lock, NULL);
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&j->cond, &attr);
-	pthread_condattr_destroy(&attr);
+	clock_cond_init(&j->cond);
 	return 0;
 }
 
