@@ -258,16 +258,28 @@ static bool suspected(const struct compare *c, uint64_t standby)
 	return false;
 }
 
+/* A file with several names is about to be changed in place on the standby by a comparison of less than the whole: whether they are the
+ * source's names is not known. Once, or a file that is always being written to would have everything compared without end. */
+static void doubt_names(struct compare *c, const struct celt *el)
+{
+	if (!job_partial(el->node->job) || compare_reports(el->node->job) || c->ndoubted == SUSPECTS_MAX)
+		return;
+	for (uint32_t i = 0; i < c->ndoubted; i++)
+		if (c->doubted[i] == el->e.ino)
+			return;
+	c->doubted[c->ndoubted++] = el->e.ino;
+	suspect(c, el->e.ino);
+}
+
 /* Hard links of the source and of the standby. Returns 1 if the entry is settled, 0 to go on (*out: its
  * group, if it leads one). */
 static int meet_links(struct compare *c, struct celt *el, struct link_group **out)
 {
-	bool recursive = el->node->job->flags & CMP_RECURSIVE;
 	bool strange = false;
 	*out = NULL;
 	if (el->have && el->e.nlink > 1)
 		strange = !links_claim(c->links, el->e.ino, el->st.st_dev, el->st.st_ino) ||
-			  (el->st.st_nlink == 1 && !recursive);
+			  (el->st.st_nlink == 1 && job_partial(el->node->job));
 	if (strange) { /* linked on the standby with what is another inode here: a file of its own again */
 		compare_differs(c, el->path, "hard link differs");
 		if (compare_reports(el->node->job))
@@ -323,6 +335,8 @@ static int entry_file(struct compare *c, struct celt *el, struct link_group *g)
 					: "holes differ");
 		return 0;
 	}
+	if (g && el->e.nlink > 1 && (bytes || valid || x))
+		doubt_names(c, el);
 	if (bytes || holes)
 		return compare_file(c, el, g, valid, x);
 	if (valid || x)

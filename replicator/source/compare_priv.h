@@ -169,6 +169,8 @@ struct compare {
 	 * size and mtime say, by a comparison of the root, as only that finds all names. */
 	uint64_t suspects[SUSPECTS_MAX];
 	uint32_t nsuspects; /* beyond SUSPECTS_MAX: too many to know */
+	uint64_t doubted[SUSPECTS_MAX]; /* standby inodes that were suspects for their number of names alone */
+	uint32_t ndoubted;
 	bool whole;	    /* the root must be compared */
 	struct ctries tries;
 	uint32_t ntries;

@@ -100,11 +100,22 @@ static int redo_content(struct redos *d, const struct jrec *rec, bool wanted)
 
 static unsigned flags_of(const struct jrec *rec)
 {
-	if (rec->type == JT_RECHECK)
+	switch (rec->type) {
+	case JT_RECHECK:
 		return (rec->flags & JF_RECURSIVE ? CMP_RECURSIVE : 0) | (rec->flags & JF_CHECKSUM ? CMP_CHECKSUM : 0);
-	if (rec->type == JT_CONTENT)
-		return CMP_ALLOW | CMP_CHECKSUM; /* size and time of another of its changes may be there already */
-	return CMP_ALLOW | (rec->type == JT_RENAME && (rec->flags & (JF_DIR | JF_EXCHANGE)) ? CMP_RECURSIVE : 0);
+	case JT_CONTENT: /* size and time of another of its changes may be there already */
+	case JT_LINK:    /* the name may be another file's, with size and time by a later patch */
+		return CMP_ALLOW | CMP_CHECKSUM;
+	case JT_RENAME:
+		if (rec->flags & JF_EXCHANGE)
+			return CMP_ALLOW | CMP_CHECKSUM | CMP_RECURSIVE;
+		return CMP_ALLOW | (rec->flags & JF_DIR ? CMP_RECURSIVE : CMP_CHECKSUM);
+	case JT_SETXATTR:
+	case JT_REMOVEXATTR: /* what was made in the directory since has inherited something else */
+		return CMP_ALLOW | (strcmp(rec->xname, "system.posix_acl_default") == 0 ? CMP_RECURSIVE : 0);
+	default:
+		return CMP_ALLOW;
+	}
 }
 
 static int compare_paths(struct session *s, const struct jrec *rec, uint64_t seq)
@@ -118,6 +129,14 @@ static int compare_paths(struct session *s, const struct jrec *rec, uint64_t seq
 	if (r == 0 && rec->path2[0] != '\0')
 		r = bulk_recheck_entry(s->bulk, seq, rec->path2, flags_of(rec));
 	return r;
+}
+
+/* What is to be compared because of earlier records goes where this one takes it, as when it was sent. */
+static int redo_moves(struct session *s, const struct jrec *rec)
+{
+	if (rec->type == JT_RENAME)
+		return bulk_renamed(s->bulk, rec->path, rec->path2, (rec->flags & JF_EXCHANGE) != 0);
+	return rec->type == JT_LINK ? bulk_linked(s->bulk, rec->seq, rec->path, rec->path2) : 0;
 }
 
 static int redo_record(struct session *s, struct redos *d, const struct jrec *rec)
@@ -134,10 +153,11 @@ static int redo_record(struct session *s, struct redos *d, const struct jrec *re
 	}
 	if (rec->type == JT_CONTENT)
 		return redo_content(d, rec, wanted);
+	r = redo_moves(s, rec);
 	d->rechecks |= wanted;
-	if (wanted || (rec->type == JT_RECHECK && d->rechecks))
-		return compare_paths(s, rec, rec->seq);
-	return 0;
+	if (r == 0 && (wanted || (rec->type == JT_RECHECK && d->rechecks)))
+		r = compare_paths(s, rec, rec->seq);
+	return r;
 }
 
 static int redo_send(struct session *s, struct redo *x)

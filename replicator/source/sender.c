@@ -48,7 +48,7 @@ struct sender {
 	uint64_t first_out;     /* smallest outstanding of the last POS */
 	uint64_t moved;         /* seq of the last record that gave or took a name, or may have */
 	uint64_t records, files;
-	uint64_t compared;      /* the journal's end when a comparison was last seen under way */
+	uint64_t ahead;         /* the journal's end when a comparison was last under way */
 	uint64_t unsure_ns;     /* since when the file of the present record is looked for in vain, 0: it is not */
 	uint64_t hold_ns;       /* when the CREATE at the end of the window is sent all the same, 0: none is held */
 	unsigned young;         /* files that were younger than their records without a reason */
@@ -388,6 +388,26 @@ static int send_link(struct sender *s, size_t i)
 	return r == 0 ? bulk_linked(s->env.bulk, e->seq, e->path, e->path2) : r;
 }
 
+/* --- a comparison is ahead of the stream --- */
+
+void sender_ahead(struct sender *s)
+{
+	s->ahead = atomic_load(&jreader_head(s->reader)->committed_seq);
+}
+
+/* A comparison brings directories to the state they have now. What an older record makes in them may inherit from that (default ACLs,
+ * set-group-ID) what it did not have, or lack what it had: it is compared, too. */
+static bool ahead_of_time(const struct sender *s, const struct wrec *e)
+{
+	return e->seq <= s->ahead && (e->type == JT_CREATE || e->type == JT_MKDIR || e->type == JT_MKNOD);
+}
+
+/* Record e, which made path, was sent. */
+static int made(struct sender *s, const struct wrec *e)
+{
+	return ahead_of_time(s, e) ? bulk_recheck(s->env.bulk, e->seq, e->path, 0) : 0;
+}
+
 /* --- content --- */
 
 struct held {
@@ -411,7 +431,7 @@ static int send_held(void *arg)
 	rec.pm = (struct jtime){0};
 	r = put_made(h->s, &rec);
 	jrec_release(&rec);
-	return r;
+	return r < 0 ? r : made(h->s, window_at(h->s->w, (size_t)h->create));
 }
 
 /* The file is nowhere, and no record says why: a rename or an unlink may be done below and be on its way to the journal. Look again soon; if
@@ -482,17 +502,6 @@ static int send_content(struct sender *s, size_t i, bool whole)
 
 /* --- one record --- */
 
-/* A comparison brings directories to the state they have now. What an older record makes in them may inherit from that (default ACLs,
- * set-group-ID) what it did not have: it is compared, too. */
-static bool ahead_of_time(struct sender *s, const struct wrec *e)
-{
-	if (e->type != JT_CREATE && e->type != JT_MKDIR && e->type != JT_MKNOD)
-		return false;
-	if (bulk_active(s->env.bulk))
-		s->compared = atomic_load(&jreader_head(s->reader)->committed_seq);
-	return e->seq <= s->compared;
-}
-
 static int send_plain(struct sender *s, size_t i)
 {
 	const struct wrec *e = window_at(s->w, i);
@@ -508,7 +517,7 @@ static int send_plain(struct sender *s, size_t i)
 	if (e->type == JT_CREATE || e->type == JT_MKNOD || e->type == JT_SYMLINK || e->type == JT_UNLINK)
 		bulk_touched(s->env.bulk, e->path, 0);
 	r = put_record(s, i);
-	return r == 0 && ahead_of_time(s, e) ? bulk_recheck(s->env.bulk, e->seq, e->path, 0) : r;
+	return r < 0 ? r : made(s, e);
 }
 
 static unsigned recheck_flags(const struct wrec *e)
@@ -567,9 +576,10 @@ static int send_act(struct sender *s, size_t i, enum phantom_act act)
 	}
 }
 
+/* Not what a directory hands on: what was made in it may outlive it. */
 static bool sets_attributes(const struct wrec *e)
 {
-	return (e->type == JT_SETATTR && !S_ISDIR(e->mode)) || e->type == JT_SETXATTR || e->type == JT_REMOVEXATTR;
+	return (e->type == JT_SETATTR && !S_ISDIR(e->mode)) || ((e->type == JT_SETXATTR || e->type == JT_REMOVEXATTR) && !e->inherited);
 }
 
 /* What became a phantom in an earlier connection is not known in this one: another file may stand in for it. It was gone then, so that the
@@ -603,6 +613,18 @@ static int decide(struct sender *s, const struct wrec *e)
 	return r == PA_SEND ? phantoms_decide(s->phantoms, e) : r;
 }
 
+/* Record e took a name from an inode that has others, while its bytes are left to the comparison, which may know it by this name alone: they are
+ * compared where it is found. */
+static int send_elsewhere(struct sender *s, const struct wrec *e)
+{
+	uint64_t ino = e->type == JT_UNLINK ? e->ino : e->type == JT_RENAME && (e->flags & JF_EXCHANGE) == 0 ? e->ino2 : 0;
+	char path[PATH_LONGEST];
+
+	if (ino == 0 || e->nlink == 0 || phantoms_state(s->phantoms, ino) != PS_LEFT || !locate_name(s->env.rootfd, ino, path, sizeof path))
+		return 0;
+	return bulk_recheck_entry(s->env.bulk, e->seq, path, CMP_CHECKSUM);
+}
+
 /* Returns 0 (sent or not to be sent), SR_WAIT, or an error. */
 static int send_one(struct sender *s, size_t i)
 {
@@ -625,7 +647,9 @@ static int send_one(struct sender *s, size_t i)
 	if (r == SR_WAIT)
 		return r;
 	r = decide(s, e);
-	return r < 0 ? r : send_act(s, i, (enum phantom_act)r);
+	if (r >= 0)
+		r = send_act(s, i, (enum phantom_act)r);
+	return r == 0 ? send_elsewhere(s, e) : r;
 }
 
 #define ROUNDS         8u /* how often a path that records change while it is compared is compared once more */

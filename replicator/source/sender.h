@@ -39,6 +39,8 @@ int sender_hollow(struct sender *s, uint64_t ino, uint64_t seq, bool linked);
 int sender_leave(struct sender *s, uint64_t ino, uint64_t seq);
 void sender_doubt(struct sender *s);
 void sender_compared(struct sender *s);
+/* A comparison is under way, or was until now: what it put is of the source as it is now. */
+void sender_ahead(struct sender *s);
 /* Send a slice of records. Returns enum sender_result; a stream error; or an error of the journal (E_GAP, E_CHECKSUM, E_VERSION). */
 int sender_step(struct sender *s);
 /* Put what is owed and the position, if anything moved, and flush. Returns 1 if a frame went out, 0, or an error. */

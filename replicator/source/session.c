@@ -347,12 +347,21 @@ static int verify_step(struct session *s)
 	return r == 2 ? 1 : r;
 }
 
+/* Say whether anything reads the source as it is now, ahead of the stream. */
+static bool ahead(const struct session *s)
+{
+	return bulk_active(s->bulk) || s->verify != NULL;
+}
+
 /* One turn of work. Returns 1: there may be more at once; 0: nothing can be done now; or an error. */
 static int turn(struct session *s)
 {
+	bool was_ahead = ahead(s);
 	struct sender_pos pos;
 	int live, r, v;
 
+	if (was_ahead)
+		sender_ahead(s->sender);
 	live = bulk_urgent(s->bulk) ? SR_WAIT : sender_step(s->sender);
 	if (live == E_GAP || live == E_CHECKSUM)
 		s->unreadable = jreader_seq(s->reader) + 1;
@@ -370,6 +379,8 @@ static int turn(struct session *s)
 	v = verify_step(s);
 	if (v < 0)
 		return v;
+	if (was_ahead)
+		sender_ahead(s->sender);
 	if (r == 0 && v == 0 && stream_idle(s->stream) && stream_batched(s->stream) == 0)
 		bulk_settle(s->bulk);
 	if (r == 0 && v == 0)

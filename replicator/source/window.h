@@ -27,6 +27,7 @@ struct wrec {
 	uint64_t last_ns;        /* CONTENT: time of the last record merged into it, or its own */
 	uint64_t last_size;      /* CONTENT: the file's size then */
 	bool linked;             /* CONTENT: the inode had several names */
+	bool inherited;          /* SETXATTR, REMOVEXATTR: of what a directory hands on to what is made in it */
 	bool restamped;          /* CONTENT: a SETATTR of the mtime follows in the window */
 	uint64_t ino, ino2;
 	const char *path, *path2; /* views into raw */

@@ -220,6 +220,24 @@ def test_hard_link_survives_its_first_name(pair):
     assert (pair.copy / "b").read_text() == "two, under a name that goes away"
 
 
+def test_a_name_goes_away_while_its_bytes_wait_for_the_comparison(pair_with):
+    """The bytes cannot be written under the name that the standby has lost; the one that is left has an older version of them."""
+    pair = pair_with(source={"bwlimit": "300K"})  # the failure is known before the last record is sent
+    (pair.dir / "a").write_bytes(os.urandom(70000))
+    os.link(pair.dir / "a", pair.dir / "b")
+    pair.source.wait()
+    assert pair.source.ctl("pause", "m").returncode == 0
+    (pair.copy / "b").unlink()
+    with open(pair.dir / "b", "r+b") as f:
+        f.seek(50000)
+        f.write(b"changed")
+    for number in range(4500):
+        (pair.dir / str(number)).touch()
+    (pair.dir / "b").unlink()
+    assert pair.source.ctl("resume", "m").returncode == 0
+    pair.same()
+
+
 def test_big_file(pair):
     block = os.urandom(1 << 20)
     with open(pair.dir / "big", "wb") as f:

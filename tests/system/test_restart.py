@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Everything may be stopped or killed at any time; what was written arrives. TANDEM_KILLS=N runs N rounds of each kill under load."""
+import contextlib
 import errno
+import fcntl
 import os
 import shutil
 import signal
+import struct
 import subprocess
 import time
 
@@ -12,7 +15,7 @@ import pytest
 from lib import tree
 from lib.procs import mounted, processes, program
 from lib.wait import SLOW, wait_until
-from lib.workload import DEAD, Workload
+from lib.workload import DEAD, Workload, acl
 
 KILLS = range(int(os.environ.get("TANDEM_KILLS", "3")))
 
@@ -88,6 +91,61 @@ def test_kill_replicator_under_load(pair, round_):
         old = pair.source.kill_replicator()
         wait_until(lambda p=old: any(pid != p for pid in pair.source.replicators()), "a new replicator")
     load.join().check()
+    pair.same()
+
+
+def test_what_was_inherited_outlives_the_directory(pair):
+    """All of it is in the journal when the standby comes back; the directory's number is another file's by then, which is gone, too."""
+    pair.standby.stop()
+    directory = pair.dir / "directory"
+    directory.mkdir()
+    os.setxattr(directory, "system.posix_acl_default", acl(users={1000: 7}))
+    (directory / "made in it").mkdir()
+    (directory / "made in it").rename(pair.dir / "made in it")
+    number = directory.stat().st_ino
+    directory.rmdir()
+    for name in range(300):
+        (pair.dir / str(name)).touch()
+        if (pair.dir / str(name)).stat().st_ino == number:
+            break
+    for name in pair.dir.glob("[0-9]*"):
+        name.unlink()
+    pair.standby.start()
+    pair.same()
+
+
+@contextlib.contextmanager
+def immutable(path):
+    """Nobody can change, move or remove this file, wherever its directory goes."""
+    get_flags, set_flags, flag = 0x80086601, 0x40086602, 0x10  # FS_IOC_GETFLAGS, FS_IOC_SETFLAGS, FS_IMMUTABLE_FL of linux/fs.h
+    with open(path, "rb") as f:
+        try:
+            flags, = struct.unpack("i", fcntl.ioctl(f, get_flags, bytes(4)))
+            fcntl.ioctl(f, set_flags, struct.pack("i", flags | flag))
+        except OSError as e:
+            pytest.skip(f"no immutable files here: {e}")
+        try:
+            yield
+        finally:
+            fcntl.ioctl(f, set_flags, struct.pack("i", flags))
+
+
+@pytest.mark.root
+def test_killed_while_a_rename_fails_below_a_directory_that_moved(pair):
+    """The name that is left over on the standby is not where the record says any more."""
+    for name in "moved", "to":
+        (pair.dir / name).mkdir()
+    (pair.dir / "moved" / "f").write_text("content")
+    pair.source.wait()
+    with immutable(pair.copy / "moved" / "f"):
+        assert pair.source.ctl("pause", "m").returncode == 0  # both are sent before the answer to the first
+        (pair.dir / "moved" / "f").rename(pair.dir / "to" / "f")
+        (pair.dir / "moved").rename(pair.dir / "away")
+        assert pair.source.ctl("resume", "m").returncode == 0
+        wait_until(lambda: (pair.copy / "away" / "f").exists(), "the directory moves")
+        wait_until(lambda: "away" in pair.source.ctl("status", "m").stdout, "the failure is shown")
+        pair.source.kill_replicator()
+        pair.standby.wait_log("connection ended")
     pair.same()
 
 

@@ -99,3 +99,17 @@ def test_our_own_changes_are_no_drift(shared):
     look(shared)
     shared.wait()
     assert drifts(shared) == before
+
+
+def test_a_written_file_whose_names_others_removed(shared):
+    """No record ends its last name: the standby does not wait for it forever."""
+    assert shared.ctl("pause", shared.name).returncode == 0
+    os.link(shared.dir / "d" / "f", shared.dir / "d" / "second")
+    with open(shared.dir / "d" / "f", "w", encoding="ascii") as f:
+        f.write("written")
+        f.flush()
+        os.fsync(f.fileno())
+    for name in "d/f", "d/second":
+        os.unlink(below(shared, name))
+    assert shared.ctl("resume", shared.name).returncode == 0
+    seen_on_the_standby(shared, lambda: os.listdir(shared.copy / "d") == ["g"])

@@ -731,6 +731,42 @@ START_TEST(one_name_of_a_hard_link_alone)
 }
 END_TEST
 
+/* Two files that are one on the standby, of which one is compared, as a directory would be. */
+START_TEST(one_name_of_two_files)
+{
+	struct pair p;
+	pair_open(&p);
+	write_text(p.src, "a", "one");
+	write_text(p.src, "b", "two");
+	write_text(p.dst, "a", "old");
+	linkat(p.dst, "a", p.dst, "b", 0);
+	same_times(&p, ".");
+	compare(&p, "a", CMP_RECURSIVE);
+	fchmodat(p.dst, ".", 0755, 0);
+	equal(&p);
+	pair_close(&p);
+}
+END_TEST
+
+/* As many names as at the source, but not the same ones. */
+START_TEST(one_name_of_a_hard_link_with_another)
+{
+	struct pair p;
+	pair_open(&p);
+	write_text(p.src, "a", "one");
+	linkat(p.src, "a", p.src, "a2", 0);
+	write_text(p.src, "b", "two");
+	linkat(p.src, "b", p.src, "b2", 0);
+	compare(&p, "", CMP_RECURSIVE);
+	unlinkat(p.dst, "a", 0);
+	unlinkat(p.dst, "b2", 0);
+	linkat(p.dst, "b", p.dst, "a", 0);
+	compare(&p, "a", CMP_CHECKSUM);
+	equal(&p);
+	pair_close(&p);
+}
+END_TEST
+
 START_TEST(one_path_with_missing_parents)
 {
 	struct pair p;
@@ -1045,7 +1081,7 @@ UNIT_MAIN("compare", first_copy_of_every_kind, report_changes_nothing, types_tha
 	  more_deletions_than_can_wait_take_several_rounds, what_is_scheduled_can_be_asked, excluded_names_are_left_alone, attributes_alone,
 	  changed_blocks_of_a_large_file, replaced_while_it_is_compared, growing_and_shrinking, insertion_is_found,
 	  checksum_finds_silent_damage, a_huge_hole_costs_nothing, holes_are_made_again,
-	  hard_links_made_and_broken, one_name_of_a_hard_link_alone, one_path_with_missing_parents,
+	  hard_links_made_and_broken, one_name_of_a_hard_link_alone, one_name_of_two_files, one_name_of_a_hard_link_with_another, one_path_with_missing_parents,
 	  one_path_that_is_gone, a_directory_one_level, a_directory_by_itself, nothing_is_inherited_from_the_standby, a_failure_is_tried_again, paths_merge, what_changes_meanwhile_is_compared_again,
 	  what_changes_in_every_round_is_left_to_the_stream,
 	  many_directories_are_asked_for_ahead, stopped_in_the_middle, random_trees_converge)
