@@ -14,6 +14,7 @@
 #include "fs/op.h"
 #include "fs/recover_walk.h"
 #include "fs/silly.h"
+#include "fs/victim.h"
 
 /* What is to be made. */
 struct making {
@@ -88,6 +89,8 @@ static void do_make(fuse_req_t req, fuse_ino_t nodeid, const char *name, const s
 	r = make(dir->fd, name, m);
 	if (r == 0 && fstatat(dir->fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
 		r = -errno;
+	if (r == 0)
+		victims_await(fs, &st);
 	if (r == 0)
 		i = enter_new(fs, w, m, parent, name, &st, op_mtime(dir->fd));
 	op_done(fs, w);

@@ -12,6 +12,7 @@
 #include "fs/dirty.h"
 #include "fs/inodefd.h"
 #include "fs/op.h"
+#include "fs/victim.h"
 
 /* How the file below is opened. The kernel's page cache does O_DIRECT, and it computes the offsets of
  * O_APPEND, unless others append below us. O_TRUNC is done later, on what was really opened. */
@@ -156,10 +157,12 @@ void op_create(fuse_req_t req, fuse_ino_t nodeid, const char *name, mode_t mode,
 		return; /* cppcheck-suppress resourceLeak ; openat failed */
 	}
 	if (r == 0) {
-		if (fstat(fd, &st) < 0)
+		if (fstat(fd, &st) < 0) {
 			r = -errno;
-		else
+		} else {
+			victims_await(fs, &st);
 			f = enter_created(fs, w, parent, name, &st, op_mtime(dir->fd), fd, fi->flags, &i);
+		}
 		if (!f)
 			close(fd);
 	}

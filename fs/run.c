@@ -154,6 +154,7 @@ static int prepare(struct tfs *fs, const char **what)
 	bool replaced = false;
 
 	*what = "the inode table";
+	victims_init(&fs->victims);
 	if (fd < 0 || (r = tree_init(&fs->tree, fd)) < 0)
 		return fd < 0 ? -errno : r;
 	fs->tree.remember = fs->mirror->nfs_export;

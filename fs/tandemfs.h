@@ -11,6 +11,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/queue.h>
 #include <sys/stat.h>
 
 #include "fs/journal.h"
@@ -27,6 +28,13 @@ struct recover;
 struct uring;
 struct uring_server;
 struct silly;
+
+/* What is being removed without a descriptor (victim.h). */
+struct victims {
+	pthread_mutex_t lock;
+	pthread_cond_t recorded;
+	LIST_HEAD(, victim) list;
+};
 
 struct tfs {
 	/* immutable once the session loop runs */
@@ -52,6 +60,7 @@ struct tfs {
 	struct stay stay;          /* the threads of queues of io_uring; has its own lock, a leaf */
 	struct journal *journal;   /* has its own lock, the innermost */
 	struct inflight *inflight; /* has its own lock, a leaf */
+	struct victims victims;    /* has its own lock, a leaf */
 	struct tree tree;          /* tree.lock, the outermost */
 	struct dirty *dirty;       /* its list is protected by tree.lock */
 	struct control *control;

@@ -45,6 +45,12 @@ int victim_open(struct tfs *fs, struct victim *v, struct inode *parent, int dirf
 	if (v->inode)
 		tree_pin_locked(v->inode);
 	pthread_mutex_unlock(&fs->tree.lock);
+	if (v->fd < 0) {
+		pthread_mutex_lock(&fs->victims.lock);
+		LIST_INSERT_HEAD(&fs->victims.list, v, link);
+		v->listed = true;
+		pthread_mutex_unlock(&fs->victims.lock);
+	}
 	if (v->inode && v->st.st_nlink > 1 && S_ISREG(v->st.st_mode))
 		dirty_emit_inode(fs, v->inode);
 	return 0;
@@ -83,6 +89,12 @@ void victim_keep_locked(struct tfs *fs, struct victim *v)
 
 void victim_release(struct tfs *fs, struct victim *v)
 {
+	if (v->listed) {
+		pthread_mutex_lock(&fs->victims.lock);
+		LIST_REMOVE(v, link);
+		pthread_cond_broadcast(&fs->victims.recorded);
+		pthread_mutex_unlock(&fs->victims.lock);
+	}
 	if (v->inode) {
 		pthread_mutex_lock(&fs->tree.lock);
 		tree_unpin_locked(&fs->tree, v->inode);
@@ -90,4 +102,29 @@ void victim_release(struct tfs *fs, struct victim *v)
 	}
 	if (v->fd >= 0)
 		close(v->fd);
+}
+
+void victims_init(struct victims *list)
+{
+	pthread_mutex_init(&list->lock, NULL);
+	pthread_cond_init(&list->recorded, NULL);
+	LIST_INIT(&list->list);
+}
+
+static bool listed_locked(const struct victims *list, const struct stat *st)
+{
+	const struct victim *v;
+
+	LIST_FOREACH(v, &list->list, link)
+		if (v->st.st_ino == st->st_ino && v->st.st_dev == st->st_dev)
+			return true;
+	return false;
+}
+
+void victims_await(struct tfs *fs, const struct stat *st)
+{
+	pthread_mutex_lock(&fs->victims.lock);
+	while (listed_locked(&fs->victims, st))
+		pthread_cond_wait(&fs->victims.recorded, &fs->victims.lock);
+	pthread_mutex_unlock(&fs->victims.lock);
 }

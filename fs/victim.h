@@ -6,6 +6,8 @@
 #include "fs/tandemfs.h"
 
 struct victim {
+	LIST_ENTRY(victim) link; /* in tfs.victims, if listed */
+	bool listed;
 	struct inode *inode; /* pinned; NULL if the table does not know it */
 	int fd;              /* O_PATH, -1 if it could not be had */
 	struct stat st;      /* before */
@@ -20,5 +22,10 @@ void victim_gone(struct tfs *fs, struct victim *v);
 /* After its name left the table: if no name is known any more, keep the descriptor while the kernel remembers the inode. */
 void victim_keep_locked(struct tfs *fs, struct victim *v);
 void victim_release(struct tfs *fs, struct victim *v);
+
+void victims_init(struct victims *list);
+/* A new inode was made below and is not entered yet: wait until what had its number before is in the journal. A victim of which no
+ * descriptor is held frees its number as soon as it is removed. */
+void victims_await(struct tfs *fs, const struct stat *st);
 
 #endif

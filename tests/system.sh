@@ -10,11 +10,11 @@ trap 'rm -f "$log"' EXIT
 /usr/bin/python3 -m pytest "$@" 2>&1 | tee "$log"
 status=${PIPESTATUS[0]}
 ((status == 1)) || exit "$status"
-mapfile -t again < <(sed -nE 's/^(FAILED|ERROR) (system\/[^ ]+::[^ ]+).*/\2/p' "$log" | sort -u)
+mapfile -t again < <(sed -nE 's/^(FAILED|ERROR) ((system|nfs)\/[^ ]+::[^ ]+).*/\2/p' "$log" | sort -u)
 ((${#again[@]} > 0 && ${#again[@]} <= 5)) || exit "$status"
 passed=$(grep -Eo '[0-9]+ passed' "$log" | tail -n 1)
 echo "system tests: once more: ${again[*]}"
-/usr/bin/python3 -m pytest -q "${again[@]}" 2>&1 | tee "$log"
+/usr/bin/python3 -m pytest -p no:cacheprovider -q "${again[@]}" 2>&1 | tee "$log"
 status=${PIPESTATUS[0]}
 ((status == 0)) || exit "$status"
 echo "system tests: UNSTEADY, passed at the second attempt only: ${again[*]}"

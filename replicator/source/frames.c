@@ -143,6 +143,19 @@ static int inode_failed(struct session *s, const struct wfail *f, bool transfer)
 	return r;
 }
 
+int session_give_up(struct session *s, uint64_t ino, uint64_t seq)
+{
+	struct follow_names names = {.gone = true};
+	int i, r = inode_names(s, seq, &names);
+
+	if (r == 0 || r == E_GONE)
+		r = bulk_recheck(s->bulk, seq, "", CMP_SELF); /* its record is outstanding until this is done, if nothing else is to be */
+	for (i = 0; r == 0 && i < names.n; i++)
+		r = bulk_recheck_entry(s->bulk, seq, names.v[i], CMP_CHECKSUM | CMP_ALLOW);
+	follow_end(&names);
+	return r < 0 ? r : sender_give_up(s->sender, ino);
+}
+
 /* What a comparison put failed. Whose transfer it was tells the lowest bit of its id (stream_tag). */
 static void comparison_failed(struct session *s, const struct wfail *f)
 {

@@ -190,6 +190,25 @@ uint32_t phantoms_outstanding(const struct phantoms *p, uint64_t *out, uint32_t 
 	return n;
 }
 
+bool phantoms_unended(const struct phantoms *p, uint64_t *ino, uint64_t *seq)
+{
+	struct phantom *x;
+
+	RB_FOREACH(x, phantom_tree, (struct phantom_tree *)&p->tree) {
+		if (x->state != PS_HOLLOW || x->seq == 0)
+			continue;
+		*ino = x->ino;
+		*seq = x->seq;
+		return true;
+	}
+	return false;
+}
+
+int phantoms_give_up(struct phantoms *p, uint64_t ino)
+{
+	return fresh(p, ino, 0, PS_LEFT);
+}
+
 /* Say whether nothing of the inode may be shown under another name. */
 static bool nameless(const struct phantoms *p, uint64_t ino)
 {

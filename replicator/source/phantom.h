@@ -48,6 +48,10 @@ void phantoms_compared(struct phantoms *p);
 /* Who resumes must know the hollow ones: their records count as outstanding. Returns how many they are, and puts their numbers into out; if these are more than max, the
  * smallest first. */
 uint32_t phantoms_outstanding(const struct phantoms *p, uint64_t *out, uint32_t max);
+/* Say whether a hollow one is left, of which a record was skipped: *ino, and the record *seq. */
+bool phantoms_unended(const struct phantoms *p, uint64_t *ino, uint64_t *seq);
+/* Hollow inode ino is left to the comparison after all: its end, which the journal should have, did not come. Returns 0 or -ENOMEM. */
+int phantoms_give_up(struct phantoms *p, uint64_t ino);
 /* Decide about the next record of the stream, in order, and move the states it concerns. CONTENT records are
  * dropped for every phantom. Returns the act, or -ENOMEM. */
 int phantoms_decide(struct phantoms *p, const struct wrec *e);

@@ -810,6 +810,16 @@ int sender_leave(struct sender *s, uint64_t ino, uint64_t seq)
 	return phantoms_leave(s->phantoms, ino, seq);
 }
 
+bool sender_unended(const struct sender *s, uint64_t *ino, uint64_t *seq)
+{
+	return phantoms_unended(s->phantoms, ino, seq);
+}
+
+int sender_give_up(struct sender *s, uint64_t ino)
+{
+	return phantoms_give_up(s->phantoms, ino);
+}
+
 void sender_doubt(struct sender *s)
 {
 	phantoms_doubt(s->phantoms);

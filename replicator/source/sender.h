@@ -39,6 +39,9 @@ int sender_hollow(struct sender *s, uint64_t ino, uint64_t seq, bool linked);
 int sender_leave(struct sender *s, uint64_t ino, uint64_t seq);
 void sender_doubt(struct sender *s);
 void sender_compared(struct sender *s);
+/* See phantoms_unended, phantoms_give_up. */
+bool sender_unended(const struct sender *s, uint64_t *ino, uint64_t *seq);
+int sender_give_up(struct sender *s, uint64_t ino);
 /* A comparison is under way, or was until now: what it put is of the source as it is now. */
 void sender_ahead(struct sender *s);
 /* Send a slice of records. Returns enum sender_result; a stream error; or an error of the journal (E_GAP, E_CHECKSUM, E_VERSION). */

@@ -25,6 +25,7 @@
 #define SAVE_NS    (5 * NS_PER_S)    /* positions are written to targets/ at most so often */
 #define VIEW_NS    (100 * NS_PER_MS) /* while busy, what others see is refreshed so often */
 #define ATTACH_NS  NS_PER_S
+#define UNENDED_NS NS_PER_S          /* the journal is silent for so long: the end of an inode that is gone does not come */
 #define WELCOME_MS 60000
 #define BURST      16
 #define NEAR_NS    (2 * NS_PER_MS)
@@ -347,6 +348,30 @@ static int verify_step(struct session *s)
 	return r == 2 ? 1 : r;
 }
 
+/* All is sent, and the content of a file was skipped because it is gone, but no record ends it (others removed it, below the mount): its
+ * record would be outstanding for good. Returns 1 if something is to be done, 0, or an error. */
+static int give_up(struct session *s)
+{
+	struct sender_pos pos;
+	uint64_t ino, seq;
+	int r;
+
+	if (!sender_unended(s->sender, &ino, &seq)) {
+		s->unended_ns = 0;
+		return 0;
+	}
+	sender_pos(s->sender, &pos);
+	if (s->unended_ns == 0 || pos.seq != s->unended_seq) {
+		s->unended_ns = clock_mono() + UNENDED_NS;
+		s->unended_seq = pos.seq;
+	}
+	if (clock_mono() < s->unended_ns)
+		return 0;
+	s->unended_ns = 0;
+	r = session_give_up(s, ino, seq);
+	return r < 0 ? r : 1;
+}
+
 /* Say whether anything reads the source as it is now, ahead of the stream. */
 static bool ahead(const struct session *s)
 {
@@ -384,6 +409,8 @@ static int turn(struct session *s)
 	if (r == 0 && v == 0 && stream_idle(s->stream) && stream_batched(s->stream) == 0)
 		bulk_settle(s->bulk);
 	if (r == 0 && v == 0)
+		r = live == SR_IDLE ? give_up(s) : 0;
+	if (r == 0 && v == 0)
 		r = flush(s);
 	return r != 0 ? r : v;
 }
@@ -410,6 +437,8 @@ static int timeout(struct session *s)
 		ms = sooner(ms, (int64_t)s->rx_ns + (s->ping_ns != 0 ? limit : limit / 3) - (int64_t)now);
 	if (s->sync.dirty && !s->sync.pending)
 		ms = sooner(ms, (int64_t)(s->sync.dirty_ns + SYNC_NS) - (int64_t)now);
+	if (s->unended_ns != 0)
+		ms = sooner(ms, (int64_t)s->unended_ns - (int64_t)now);
 	if (s->link->sock < 0)
 		ms = sooner(ms, (int64_t)s->attach_ns - (int64_t)now);
 	return ms;

@@ -55,6 +55,8 @@ struct session {
 	bool readable;                  /* conn has something to do */
 	bool mount_moved;               /* poll said something about the mount's socket */
 	uint64_t attach_ns;             /* when to try to attach again */
+	uint64_t unended_ns;            /* when the end of a file that is gone is waited for no more, 0: for none */
+	uint64_t unended_seq;           /* the position then */
 	uint64_t unreadable;            /* a record that the journal could not give, 0: none; outlives the connection */
 	uint64_t view_ns;               /* when the view was published */
 	struct { /* SYNC: one at a time */
@@ -84,5 +86,7 @@ int resume(struct session *s);
 
 /* frames.c: handle all frames that arrived. Returns 0 or an error; why as above. */
 int session_frames(struct session *s, char *why, size_t size);
+/* Compare what inode ino, record seq, is called now, instead of waiting for the record of its end. Returns 0, or an error of the journal or -ENOMEM. */
+int session_give_up(struct session *s, uint64_t ino, uint64_t seq);
 
 #endif

@@ -72,7 +72,7 @@ for version in $NFS_VERSIONS; do
 	tests=("${arguments[@]}")
 	((${#tests[@]} > 0)) || tests=(nfs/test_nfs.py)
 	((${#arguments[@]} == 0)) && [[ $version != 4.0 ]] && tests+=("${core[@]}")
-	python3 -m pytest -p no:cacheprovider -q -ra --tb=short --durations=5 "${tests[@]}" 2>&1 | tee /tmp/log
+	./system.sh -p no:cacheprovider -q -ra --tb=short --durations=5 "${tests[@]}" 2>&1 | tee /tmp/log
 	bad=${PIPESTATUS[0]}
 	line=$(tail -n 3 /tmp/log | grep -E '(passed|failed|error).* in [0-9.]+')
 	passed=$((passed + $(count passed "$line"))) failed=$((failed + $(count failed "$line") + $(count error "$line")))

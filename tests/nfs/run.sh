@@ -86,7 +86,7 @@ make_payload() {
 		cp "$build/$p" "$work/payload/sbin/"
 	done
 	mkdir "$work/payload/tests"
-	cp -r "$top"/tests/{lib,nfs,system,pytest.ini} "$work/payload/tests/"
+	cp -r "$top"/tests/{lib,nfs,system,system.sh,pytest.ini} "$work/payload/tests/"
 	printf '%s\n' "$@" >"$work/payload/arguments"
 	printf "%s\n" "export TANDEM_SLOW=${TANDEM_SLOW:-4}" "NFS_VERSIONS='${NFS_VERSIONS-4.2 4.0 3}'" >"$work/payload/settings"
 	tar cf "$work/payload.tar" -C "$work/payload" .

@@ -3,11 +3,13 @@
 import contextlib
 import errno
 import fcntl
+import json
 import mmap
 import os
 import pathlib
 import stat
 import subprocess
+import threading
 
 import pytest
 
@@ -182,6 +184,38 @@ def test_random_operations(pair):
     assert load.total() > 75
     pair.source.stop()
     tree.assert_same(pair.dir, pair.copy)
+
+
+@first
+def test_a_number_that_is_used_again(pair):
+    """The server gives the number of a removed file to the next one at once: its records come behind those of the removed one."""
+    def remove(who):
+        for number in range(60):
+            (near / f"r{who}" / str(number)).unlink()
+
+    def make(who):
+        for number in range(60):
+            (near / f"m{who}" / str(number)).write_bytes(b"x" * number)
+    near = pair.dir / "near"  # ext4 takes the numbers of these directories' files from one place
+    for who in range(4):
+        (near / f"m{who}").mkdir(parents=True)
+        (near / f"r{who}").mkdir()
+        for number in range(60):
+            (near / f"r{who}" / str(number)).touch()
+    threads = [threading.Thread(target=f, args=(who,)) for who in range(4) for f in (remove, make)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    served_same(pair)
+    alive = {}
+    for line in pair.source.ctl("journal", "m", "--json").stdout.splitlines():
+        e = json.loads(line)
+        if e["event"] == "CREATE":
+            assert e["ino"] not in alive, f"{e} while that is the number of {alive[e['ino']]}"
+            alive[e["ino"]] = e
+        elif e["event"] == "UNLINK" and e["links"] == 0:
+            alive.pop(e["ino"], None)
 
 
 def test_server_restarts(pair):
