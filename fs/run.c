@@ -27,6 +27,7 @@
 #include "fs/recover.h"
 #include "fs/session.h"
 #include "fs/silly.h"
+#include "fs/victim.h"
 #include "proto/err.h"
 #include "proto/fileio.h"
 #include "proto/jseg.h"

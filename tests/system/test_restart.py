@@ -4,6 +4,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import random
 import shutil
 import signal
 import struct
@@ -80,6 +81,21 @@ def test_kill_child_under_load(pair):
         for pid in pair.standby.children():
             os.kill(pid, 9)
     load.join().check()
+    pair.same()
+
+
+@pytest.mark.parametrize("round_", KILLS)
+def test_broken_off_again_and_again(pair, round_):
+    """A standby that is far behind, so that every connection begins with all that follows in the journal, and ends somewhere in it."""
+    rnd = random.Random(round_)
+    assert pair.source.ctl("pause", "m").returncode == 0
+    Workload(pair.dir, seed=500 + round_, ops=1000).run()
+    assert pair.source.ctl("resume", "m").returncode == 0
+    for _ in range(6):
+        wait_until(pair.standby.children, "a connection")
+        time.sleep(rnd.random() * 0.1)
+        for pid in pair.standby.children():
+            os.kill(pid, 9)
     pair.same()
 
 
