@@ -169,7 +169,7 @@ static void report(struct apply *a, int err)
 {
 	char text[256];
 	snprintf(text, sizeof(text), "a new directory cannot take its place: %s", err_text(err));
-	struct wfail f = {.code = WR_EXISTS, .sys_errno = (uint32_t)-err, .path = a->newdir.twin.path, .path2 = "", .text = text};
+	struct wfail f = {.code = WR_EXISTS, .sys_errno = -err, .path = a->newdir.twin.path, .path2 = "", .text = text};
 	a->env.fail(a->env.arg, &f);
 }
 

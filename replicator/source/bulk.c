@@ -340,11 +340,11 @@ int bulk_left(struct bulk *b, uint64_t seq, uint64_t ino, const char *path, unsi
 	return r < 0 ? r : bulk_recheck(b, seq, path, flags);
 }
 
-int bulk_linked(struct bulk *b, uint64_t seq, const char *from, const char *to)
+int bulk_linked(struct bulk *b, uint64_t seq, const char *from, const char *to, bool overtaken)
 {
 	unsigned how = compare_scheduled(b->compare, from) & CMP_CHECKSUM;
 
-	return how != 0 || compare_active(b->compare) ? bulk_recheck(b, seq, to, how) : 0;
+	return how != 0 || overtaken ? bulk_recheck(b, seq, to, how) : 0;
 }
 
 int bulk_changed(struct bulk *b, uint64_t seq, const char *path, unsigned flags, unsigned rounds)

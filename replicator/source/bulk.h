@@ -66,8 +66,9 @@ void bulk_urge(struct bulk *b, uint64_t ino);
 void bulk_forget(struct bulk *b, uint64_t ino);
 /* A RENAME was sent. Returns 0 or -ENOMEM. */
 int bulk_renamed(struct bulk *b, const char *from, const char *to, bool exchange);
-/* A LINK was sent: the new name is compared as thoroughly as the old one is going to be, which may be gone by then. Returns 0 or -ENOMEM. */
-int bulk_linked(struct bulk *b, uint64_t seq, const char *from, const char *to);
+/* A LINK was sent: the new name is compared as thoroughly as the old one is going to be, which may be gone by then;
+ * and also if a comparison may have overtaken the record. Returns 0 or -ENOMEM. */
+int bulk_linked(struct bulk *b, uint64_t seq, const char *from, const char *to, bool overtaken);
 /* See compare_touched. */
 void bulk_touched(struct bulk *b, const char *path, uint64_t ino);
 /* Compare a path because of record seq (0: none); the record counts as outstanding until that is done. */

@@ -136,7 +136,7 @@ static int redo_moves(struct session *s, const struct jrec *rec)
 {
 	if (rec->type == JT_RENAME)
 		return bulk_renamed(s->bulk, rec->path, rec->path2, (rec->flags & JF_EXCHANGE) != 0);
-	return rec->type == JT_LINK ? bulk_linked(s->bulk, rec->seq, rec->path, rec->path2) : 0;
+	return rec->type == JT_LINK ? bulk_linked(s->bulk, rec->seq, rec->path, rec->path2, bulk_active(s->bulk)) : 0;
 }
 
 static int redo_record(struct session *s, struct redos *d, const struct jrec *rec)

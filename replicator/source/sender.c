@@ -271,6 +271,26 @@ static int gate(struct sender *s, const struct wrec *e)
 	}
 }
 
+/* --- a comparison is ahead of the stream --- */
+
+void sender_ahead(struct sender *s)
+{
+	s->ahead = atomic_load(&jreader_head(s->reader)->committed_seq);
+}
+
+/* Say whether a comparison may have seen the source with record seq done. */
+static bool overtaken(const struct sender *s, uint64_t seq)
+{
+	return seq <= s->ahead || bulk_active(s->env.bulk);
+}
+
+/* Record e, which made path, was sent. A comparison brings directories to the state they have now. What an older record makes in them may inherit
+ * from that (default ACLs, set-group-ID) what it did not have, or lack what it had: it is compared, too. */
+static int made(struct sender *s, const struct wrec *e)
+{
+	return overtaken(s, e->seq) ? bulk_recheck(s->env.bulk, e->seq, e->path, 0) : 0;
+}
+
 /* --- filter --- */
 
 /* Say whether what a renamed directory holds may be filtered otherwise at its new place. */
@@ -287,7 +307,7 @@ static bool place_matters(const struct filter *f)
 static int after_rename(struct sender *s, uint64_t seq, const char *from, const char *to, unsigned flags)
 {
 	bool exchange = (flags & JF_EXCHANGE) != 0;
-	bool again = bulk_active(s->env.bulk) || ((flags & JF_DIR) != 0 && place_matters(&s->env.mirror->filter));
+	bool again = overtaken(s, seq) || ((flags & JF_DIR) != 0 && place_matters(&s->env.mirror->filter));
 	unsigned how = flags & (JF_DIR | JF_EXCHANGE) ? CMP_RECURSIVE : 0;
 	int r = bulk_renamed(s->env.bulk, from, to, exchange);
 
@@ -385,27 +405,7 @@ static int send_link(struct sender *s, size_t i)
 	if (from)
 		return bulk_recheck(s->env.bulk, e->seq, e->path2, 0);
 	r = put_record(s, i);
-	return r == 0 ? bulk_linked(s->env.bulk, e->seq, e->path, e->path2) : r;
-}
-
-/* --- a comparison is ahead of the stream --- */
-
-void sender_ahead(struct sender *s)
-{
-	s->ahead = atomic_load(&jreader_head(s->reader)->committed_seq);
-}
-
-/* A comparison brings directories to the state they have now. What an older record makes in them may inherit from that (default ACLs,
- * set-group-ID) what it did not have, or lack what it had: it is compared, too. */
-static bool ahead_of_time(const struct sender *s, const struct wrec *e)
-{
-	return e->seq <= s->ahead && (e->type == JT_CREATE || e->type == JT_MKDIR || e->type == JT_MKNOD);
-}
-
-/* Record e, which made path, was sent. */
-static int made(struct sender *s, const struct wrec *e)
-{
-	return ahead_of_time(s, e) ? bulk_recheck(s->env.bulk, e->seq, e->path, 0) : 0;
+	return r == 0 ? bulk_linked(s->env.bulk, e->seq, e->path, e->path2, overtaken(s, e->seq)) : r;
 }
 
 /* --- content --- */
@@ -517,7 +517,9 @@ static int send_plain(struct sender *s, size_t i)
 	if (e->type == JT_CREATE || e->type == JT_MKNOD || e->type == JT_SYMLINK || e->type == JT_UNLINK)
 		bulk_touched(s->env.bulk, e->path, 0);
 	r = put_record(s, i);
-	return r < 0 ? r : made(s, e);
+	if (r == 0 && (e->type == JT_CREATE || e->type == JT_MKDIR || e->type == JT_MKNOD))
+		r = made(s, e);
+	return r;
 }
 
 static unsigned recheck_flags(const struct wrec *e)

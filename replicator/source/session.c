@@ -372,10 +372,10 @@ static int give_up(struct session *s)
 	return r < 0 ? r : 1;
 }
 
-/* Say whether anything reads the source as it is now, ahead of the stream. */
+/* Say whether anything brings what the source has now, ahead of the stream. */
 static bool ahead(const struct session *s)
 {
-	return bulk_active(s->bulk) || s->verify != NULL;
+	return bulk_active(s->bulk) || (s->verify != NULL && vrun_repairs(s->verify));
 }
 
 /* One turn of work. Returns 1: there may be more at once; 0: nothing can be done now; or an error. */

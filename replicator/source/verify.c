@@ -369,6 +369,11 @@ int vrun_step(struct vrun *v, const struct vrun_seen *seen)
 	return 2;
 }
 
+bool vrun_repairs(const struct vrun *v)
+{
+	return !reporting(v);
+}
+
 bool vrun_wants_sync(const struct vrun *v)
 {
 	return v->look == LOOK_FINISH && !reporting(v);

@@ -45,6 +45,8 @@ struct vrun_seen {
 };
 /* Do a piece. Returns 1: did something; 0: waits; 2: done; or an error. */
 int vrun_step(struct vrun *v, const struct vrun_seen *seen);
+/* Say whether it changes the standby. */
+bool vrun_repairs(const struct vrun *v);
 /* Say whether it waits until what it put into the stream is durable. */
 bool vrun_wants_sync(const struct vrun *v);
 struct compare *vrun_compare(struct vrun *v);

@@ -220,6 +220,13 @@ def test_hard_link_survives_its_first_name(pair):
     assert (pair.copy / "b").read_text() == "two, under a name that goes away"
 
 
+def keep_busy(path):
+    """Records that take a second with bwlimit 300K: what was sent before them has been answered when they are sent."""
+    path.touch()
+    for _ in range(100):
+        os.setxattr(path, "user.x", os.urandom(3000))
+
+
 def test_a_name_goes_away_while_its_bytes_wait_for_the_comparison(pair_with):
     """The bytes cannot be written under the name that the standby has lost; the one that is left has an older version of them."""
     pair = pair_with(source={"bwlimit": "300K"})  # the failure is known before the last record is sent
@@ -231,8 +238,7 @@ def test_a_name_goes_away_while_its_bytes_wait_for_the_comparison(pair_with):
     with open(pair.dir / "b", "r+b") as f:
         f.seek(50000)
         f.write(b"changed")
-    for number in range(4500):
-        (pair.dir / str(number)).touch()
+    keep_busy(pair.dir / "other")
     (pair.dir / "b").unlink()
     assert pair.source.ctl("resume", "m").returncode == 0
     pair.same()
