@@ -117,6 +117,8 @@ static int do_rename(fuse_req_t req, struct worker *w, struct renaming *n)
 	r = victim_open(fs, &n->over, n->to, n->todir->fd, n->newname);
 	if (r < 0 && r != -ENOENT)
 		return r;
+	if ((n->flags & RENAME_EXCHANGE) && n->over.inode)
+		dirty_emit_inode(fs, n->over.inode); /* it moves, too */
 	note.ino = n->ino;
 	note.mode = n->mode;
 	note.ino2 = n->over.st.st_ino;

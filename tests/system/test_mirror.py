@@ -2,6 +2,7 @@
 """One change at the source, the same change at the standby."""
 import errno
 import fcntl
+import json
 import mmap
 import os
 import socket
@@ -87,6 +88,18 @@ def test_rename_exchange(pair):
     syscalls.renameat2(pair.dir / "dir", pair.dir / "file", syscalls.RENAME_EXCHANGE)
     pair.same()
     assert (pair.copy / "file" / "x").read_text() == "x"
+
+
+def test_what_is_exchanged_does_not_overtake_its_bytes(pair):
+    (pair.dir / "a").write_text("old")
+    (pair.dir / "b").touch()
+    with open(pair.dir / "b", "w", encoding="ascii") as f:
+        f.write("new, complete")
+        f.flush()
+        syscalls.renameat2(pair.dir / "a", pair.dir / "b", syscalls.RENAME_EXCHANGE)
+        records = [json.loads(line) for line in pair.source.ctl("journal", "m", "--json").stdout.splitlines()]
+    assert [r["event"] for r in records[-2:]] == ["MODIFY", "EXCHANGE"]
+    pair.same()
 
 
 def test_rename_noreplace_refuses(pair):
