@@ -117,7 +117,8 @@ void op_append_mtime_locked(struct tfs *fs, struct worker *w, struct inode *dir,
 	r->ino = ino;
 	r->valid = JV_MTIME;
 	r->mtime = mtime;
-	journal_append(fs->journal, r);
+	if (r->path[0] || (!name && dir == fs->tree.root))
+		journal_append(fs->journal, r);
 }
 
 #define DIR_TIME 1.0

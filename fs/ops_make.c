@@ -141,6 +141,15 @@ static void record_first_name_locked(struct tfs *fs, struct worker *w, struct in
 	extent_release(&r->extents);
 }
 
+/* None of its names is known, but it has others (they were not looked up since the mount): the comparison finds them. */
+static void record_another_name_locked(struct tfs *fs, struct worker *w, const struct inode *i, struct inode *parent, const char *name,
+    struct jtime pm)
+{
+	op_append_recheck_locked(fs, w, parent, name, i->ino);
+	op_append_mtime_locked(fs, w, parent, NULL, parent->ino, pm);
+	silly_recorded_locked(fs, parent, pm);
+}
+
 /* walking: recover_walking, from before it was linked. */
 static int link_enter(struct tfs *fs, struct worker *w, struct inode *i, struct inode *parent, const char *name,
     const struct stat *st, struct jtime pm, bool walking)
@@ -160,6 +169,8 @@ static int link_enter(struct tfs *fs, struct worker *w, struct inode *i, struct 
 		if (walking)
 			op_append_recheck_locked(fs, w, parent, name, i->ino);
 		silly_recorded_locked(fs, parent, pm);
+	} else if (st->st_nlink > 1) {
+		record_another_name_locked(fs, w, i, parent, name, pm);
 	} else {
 		record_first_name_locked(fs, w, parent, name, st, pm);
 	}

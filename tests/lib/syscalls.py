@@ -38,7 +38,7 @@ def syncfs(fd):
 
 
 def link_fd(fd, path):
-    """Give an O_TMPFILE file a name."""
+    """Give an open file a name, also one without any (O_TMPFILE)."""
     _check(_libc.linkat(AT_FDCWD, b"/proc/self/fd/%d" % fd, AT_FDCWD, os.fsencode(path), AT_SYMLINK_FOLLOW), path)
 
 

@@ -240,6 +240,22 @@ def keep_busy(path):
         os.setxattr(path, "user.x", os.urandom(3000))
 
 
+def test_a_file_of_which_no_name_is_known_gets_one(pair):
+    """The mount was told of one name, which is gone; the new one is of the same file as the one that it was not told of."""
+    (pair.dir / "a").write_text("one")
+    os.link(pair.dir / "a", pair.dir / "b")
+    (pair.dir / "sub").mkdir()
+    pair.same()
+    pair.source.stop()
+    pair.source.start()
+    with open(pair.dir / "a", "r+", encoding="ascii") as f:
+        os.unlink(pair.dir / "a")
+        syscalls.link_fd(f.fileno(), pair.dir / "sub" / "c")
+        f.write("two")
+    pair.same()
+    assert (pair.copy / "b").samefile(pair.copy / "sub" / "c")
+
+
 def test_a_name_goes_away_while_its_bytes_wait_for_the_comparison(pair_with):
     """The bytes cannot be written under the name that the standby has lost; the one that is left has an older version of them."""
     pair = pair_with(source={"bwlimit": "300K"})  # the failure is known before the last record is sent
