@@ -29,7 +29,7 @@ struct uring;
 struct uring_server;
 struct silly;
 
-/* What is being removed without a descriptor (victim.h). */
+/* What is being removed, and may free its number before that is recorded (victim.h). */
 struct victims {
 	pthread_mutex_t lock;
 	pthread_cond_t recorded;

@@ -45,7 +45,7 @@ int victim_open(struct tfs *fs, struct victim *v, struct inode *parent, int dirf
 	if (v->inode)
 		tree_pin_locked(v->inode);
 	pthread_mutex_unlock(&fs->tree.lock);
-	if (v->fd < 0) {
+	if (fs->nfs || v->fd < 0) { /* on NFS a descriptor holds nothing of a directory */
 		pthread_mutex_lock(&fs->victims.lock);
 		LIST_INSERT_HEAD(&fs->victims.list, v, link);
 		v->listed = true;

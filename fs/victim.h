@@ -7,7 +7,7 @@
 
 struct victim {
 	LIST_ENTRY(victim) link; /* in tfs.victims, if listed */
-	bool listed;
+	bool listed;             /* no descriptor of ours holds its number */
 	struct inode *inode; /* pinned; NULL if the table does not know it */
 	int fd;              /* O_PATH, -1 if it could not be had */
 	struct stat st;      /* before */
@@ -25,7 +25,7 @@ void victim_release(struct tfs *fs, struct victim *v);
 
 void victims_init(struct victims *list);
 /* A new inode was made below and is not entered yet: wait until what had its number before is in the journal. A victim of which no
- * descriptor is held frees its number as soon as it is removed. */
+ * descriptor is held, and on NFS a directory in any case, frees its number as soon as it is removed. */
 void victims_await(struct tfs *fs, const struct stat *st);
 
 #endif

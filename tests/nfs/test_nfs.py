@@ -47,6 +47,24 @@ def served_same(pair):
     wait_until(same, "the same on the server and on the standby", step=1)
 
 
+def numbers_are_in_order(pair):
+    """No record gives a number that a record before it gave and none took back."""
+    pair.source.wait()
+    alive, name = {}, {}
+    for line in pair.source.ctl("journal", "m", "--json").stdout.splitlines():
+        e = json.loads(line)
+        if e["event"] in ("CREATE", "MKDIR"):
+            assert e["ino"] not in alive, f"{e} while that is the number of {alive[e['ino']]}"
+            alive[e["ino"]] = e
+            name[e["path"]] = e["ino"]
+        elif e["event"] == "RMDIR" or e["event"] == "UNLINK" and e["links"] == 0:
+            alive.pop(e["ino"], None)
+            name.pop(e["path"], None)
+        elif e["event"] == "RENAME":
+            alive.pop(name.pop(e["path2"], None), None)
+            name[e["path2"]] = name.pop(e["path"], None)
+
+
 @first
 def test_directory_is_recognised_as_remote(pair):
     pair.source.stop()  # a mount hides from doctor what is below it
@@ -216,6 +234,36 @@ def test_a_number_that_is_used_again(pair):
             alive[e["ino"]] = e
         elif e["event"] == "UNLINK" and e["links"] == 0:
             alive.pop(e["ino"], None)
+
+
+@first
+@pytest.mark.parametrize("how", ["rmdir", "replace"])
+def test_a_number_of_a_directory_that_is_used_again(pair, how):
+    """A descriptor of a directory does not hold its number on the server."""
+    def remove(who):
+        for number in range(60):
+            if how == "rmdir":
+                (near / f"r{who}" / str(number)).rmdir()
+            else:
+                os.rename(near / f"s{who}" / str(number), near / f"r{who}" / str(number))
+
+    def make(who):
+        for number in range(60):
+            (near / f"m{who}" / str(number)).write_bytes(b"x" * number)
+    near = pair.dir / "near"
+    for who in range(4):
+        (near / f"m{who}").mkdir(parents=True)
+        for number in range(60):
+            (near / f"r{who}" / str(number)).mkdir(parents=True)
+            if how == "replace":
+                (near / f"s{who}" / str(number)).mkdir(parents=True)
+    threads = [threading.Thread(target=f, args=(who,)) for who in range(4) for f in (remove, make)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    numbers_are_in_order(pair)
+    served_same(pair)
 
 
 def test_server_restarts(pair):
