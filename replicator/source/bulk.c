@@ -285,7 +285,8 @@ int bulk_renamed(struct bulk *b, const char *from, const char *to, bool exchange
 			it->copies[i].path = p;
 		}
 	}
-	return compare_renamed(b->compare, from, to, exchange);
+	r = failures_renamed(b->env.failures, from, to, exchange);
+	return r < 0 ? r : compare_renamed(b->compare, from, to, exchange);
 }
 
 void bulk_touched(struct bulk *b, const char *path, uint64_t ino)
@@ -669,7 +670,7 @@ int bulk_fail_path(struct bulk *b, const struct wfail *f, const char *path)
 	snprintf(why, sizeof why, "%s: %s", wrefuse_text(f->code), f->text);
 	if (!failures_add(b->env.failures, path, why, false))
 		return 0;
-	return bulk_recheck_entry(b, f->seq, path, (f->xid != 0 || strange(f) ? CMP_CHECKSUM : 0) | (f->xid == 0 ? CMP_RECURSIVE : 0) |
+	return bulk_recheck_entry(b, f->seq, path, (f->xid != 0 || f->path2[0] != '\0' || strange(f) ? CMP_CHECKSUM : 0) | (f->xid == 0 ? CMP_RECURSIVE : 0) |
 	    (f->seq != 0 ? CMP_ALLOW : 0));
 }
 

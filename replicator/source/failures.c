@@ -11,6 +11,7 @@
 #include "proto/path.h"
 #include "proto/clock.h"
 #include "replicator/source/failures.h"
+#include "replicator/source/follow.h"
 
 #define RETRY_MIN  (5 * NS_PER_S)
 #define RETRY_MAX  (60 * NS_PER_S)
@@ -137,6 +138,20 @@ char *failures_due(struct failures *f)
 	}
 	pthread_mutex_unlock(&f->lock);
 	return path;
+}
+
+int failures_renamed(struct failures *f, const char *from, const char *to, bool exchange)
+{
+	struct follow_rec e = {.type = JT_RENAME, .flags = exchange ? JF_EXCHANGE : 0, .path = from, .path2 = to};
+	struct failure *x;
+	int r = 0;
+
+	pthread_mutex_lock(&f->lock);
+	TAILQ_FOREACH(x, &f->list, link)
+		if (r >= 0)
+			r = follow_path(&x->path, &e);
+	pthread_mutex_unlock(&f->lock);
+	return r < 0 ? r : 0;
 }
 
 void failures_hurry(struct failures *f)

@@ -16,6 +16,8 @@ void failures_free(struct failures *f);
 bool failures_add(struct failures *f, const char *path, const char *text, bool park);
 /* Take a path whose time to be tried again has come, or NULL. Owned by the caller. */
 char *failures_due(struct failures *f);
+/* What was at from is at to now, and, in an exchange, the other way round. Returns 0 or -ENOMEM. */
+int failures_renamed(struct failures *f, const char *from, const char *to, bool exchange);
 /* Try all of them again now. */
 void failures_hurry(struct failures *f);
 /* Milliseconds until the next is due, -1: none waits. */

@@ -103,6 +103,7 @@ static unsigned flags_of(const struct jrec *rec)
 	switch (rec->type) {
 	case JT_RECHECK:
 		return (rec->flags & JF_RECURSIVE ? CMP_RECURSIVE : 0) | (rec->flags & JF_CHECKSUM ? CMP_CHECKSUM : 0);
+	case JT_CREATE:  /* it may have been made where another file was, and what follows are the ranges that were written */
 	case JT_CONTENT: /* size and time of another of its changes may be there already */
 	case JT_LINK:    /* the name may be another file's, with size and time by a later patch */
 		return CMP_ALLOW | CMP_CHECKSUM;

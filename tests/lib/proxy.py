@@ -5,6 +5,7 @@
         net.delay = 0.05          # seconds, each direction
         net.rate = 1 << 20        # bytes per second, each direction; None: no limit
         net.stall(); net.resume() # bytes stop, connections stay
+        net.hush()                # bytes to the clients stop, what they send goes on; until resume()
         net.cut()                 # reset every connection; new ones are accepted
         net.close(); net.open()   # nobody listens any more; again
         net.flip_at(5000)         # flip one bit in the 5000th byte from now that the client sends
@@ -36,7 +37,7 @@ class Proxy:
         self._length = 0  # of what is repeated
         self._pairs = set()
         self._loop = asyncio.new_event_loop()
-        self._flow = None
+        self._flow = self._answers = None
         self._server = None
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._ready = threading.Event()
@@ -63,8 +64,12 @@ class Proxy:
         """Keep connections, forward nothing; new connections are accepted and stall, too."""
         self._call(lambda: self._flow.clear())
 
+    def hush(self):
+        """As stall(), but what clients send goes on."""
+        self._call(lambda: self._answers.clear())
+
     def resume(self):
-        self._call(lambda: self._flow.set())
+        self._call(lambda: (self._flow.set(), self._answers.set()))
 
     def close(self):
         """Reset every connection and listen no more."""
@@ -107,6 +112,8 @@ class Proxy:
         asyncio.set_event_loop(self._loop)
         self._flow = asyncio.Event()
         self._flow.set()
+        self._answers = asyncio.Event()
+        self._answers.set()
         self._loop.run_until_complete(self._listen())
         self._ready.set()
         self._loop.run_forever()
@@ -166,6 +173,8 @@ class Proxy:
                     due = free = max(free, due) + len(data) / self.rate
                 await asyncio.sleep(max(0.0, due - self._loop.time()))
                 await self._flow.wait()
+                if not from_client:
+                    await self._answers.wait()
                 if data is None:
                     if not writer.is_closing() and writer.can_write_eof():
                         writer.write_eof()

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""What the standby could not apply is corrected wherever it is by then, in the same connection and in the next one."""
+import os
+import subprocess
+
+import pytest
+
+from lib.wait import wait_until
+
+LARGE = 400 << 10
+
+
+def refuse_changes(path, on=True):
+    """Nobody can change this file, or the names in this directory."""
+    if subprocess.run(["chattr", "+i" if on else "-i", str(path)], capture_output=True, check=False).returncode:
+        pytest.skip("chattr +i is not possible here")
+
+
+def in_one_go(pair, change):
+    """All of it is sent before the answer to the first of it."""
+    assert pair.source.ctl("pause", "m").returncode == 0
+    change()
+    assert pair.source.ctl("resume", "m").returncode == 0
+
+
+def cut_before_the_answers(pair, net, change):
+    """The connection ends when the standby has applied it all, and its answers have not come."""
+    net.proxy.hush()
+    in_one_go(pair, change)
+    for name in "applied", "applied, too":  # the second behind the position of the first
+        (pair.dir / name).touch()
+        wait_until((pair.copy / name).exists, "it is applied")
+    net.proxy.close()
+    net.proxy.resume()
+    net.proxy.open()
+
+
+@pytest.mark.root
+def test_bytes_behind_a_rename_that_fails(pair_with, net):
+    """The change is made to the file that should have been replaced; then it has the size and the time of the new one."""
+    pair = pair_with(proxy=net)
+    (pair.dir / "d").mkdir()
+    (pair.dir / "d" / "new").write_bytes(os.urandom(LARGE))
+    (pair.dir / "f").write_bytes(os.urandom(LARGE))
+    pair.source.wait()
+
+    def change():
+        (pair.dir / "d" / "new").rename(pair.dir / "f")
+        with open(pair.dir / "f", "r+b") as f:
+            f.write(b"changed")
+    refuse_changes(pair.copy / "d")
+    try:
+        net.proxy.hush()
+        in_one_go(pair, change)
+        wait_until(lambda: (pair.copy / "f").read_bytes().startswith(b"changed"), "it is changed")
+    finally:
+        refuse_changes(pair.copy / "d", False)
+    net.proxy.resume()
+    pair.same()
+
+
+@pytest.mark.root
+def test_a_failed_path_in_a_directory_that_moves(pair):
+    """It is what it is called now that is shown and tried again."""
+    (pair.dir / "d").mkdir()
+    (pair.dir / "d" / "f").touch()
+    pair.source.wait()
+    refuse_changes(pair.copy / "d" / "f")
+    try:
+        (pair.dir / "d" / "f").chmod(0o600)
+        pair.source.wait_error("permission|not permitted")
+        (pair.dir / "d").rename(pair.dir / "e")
+        wait_until((pair.copy / "e").exists, "the directory moves")
+        wait_until(lambda: [e["path"] for e in pair.source.target()["errors"]] == ["e/f"], lambda: f"its path in {pair.source.target()}")
+    finally:
+        refuse_changes(pair.copy / ("e" if (pair.copy / "e").exists() else "d") / "f", False)
+    assert pair.source.ctl("verify", "m", "--repair").returncode in (0, 1)  # it tries at once
+    pair.same()
+
+
+def test_bytes_of_a_new_file_in_another_s_place_after_a_break(pair_with, net):
+    """The standby has a file where a new one was made; what was not written of that must not stay."""
+    pair = pair_with(proxy=net)
+    (pair.copy / "f").write_bytes(os.urandom(LARGE))
+
+    def change():
+        with open(pair.dir / "f", "wb") as f:
+            f.seek(LARGE - 7)
+            f.write(b"written")
+    cut_before_the_answers(pair, net, change)
+    pair.same()
