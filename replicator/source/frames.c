@@ -135,6 +135,8 @@ static int inode_failed(struct session *s, const struct wfail *f, bool transfer)
 		return transfer ? record_path_failed(s, f, f->path) : 0;
 	if (transfer && !names.gone)
 		r = sender_leave(s->sender, names.ino, f->seq);
+	else if (!names.gone)
+		sender_refused(s->sender, names.ino);
 	if (r == 0 && names.n == 0 && !names.gone && locate_name(s->link->rootfd, names.ino, path, sizeof path))
 		r = bulk_fail_path(s->bulk, f, path);
 	for (i = 0; r == 0 && i < names.n && !names.gone; i++)

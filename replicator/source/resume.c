@@ -16,6 +16,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include "proto/err.h"
 #include "proto/log.h"
@@ -24,10 +25,11 @@
 #include "replicator/source/locate.h"
 #include "replicator/source/session.h"
 
-struct redo { /* one CONTENT record to be sent again */
+struct redo { /* one CONTENT record to be sent again, or attributes to be compared again */
 	uint64_t seq, time_ns, size; /* of the first; of the last, and the file's size then */
 	struct follow_names names;
 	struct extent_set extents;
+	bool attributes;
 	bool open;
 	uint8_t handle[128]; /* of a file that has several names, of which we may know none that lasts */
 	uint32_t handle_len;
@@ -56,7 +58,7 @@ static struct redo *redo_of(struct redos *d, uint64_t ino)
 	uint32_t i;
 
 	for (i = 0; i < d->n; i++)
-		if (d->v[i].names.ino == ino && !d->v[i].names.gone)
+		if (d->v[i].names.ino == ino && !d->v[i].names.gone && !d->v[i].attributes)
 			return &d->v[i];
 	return NULL;
 }
@@ -96,6 +98,29 @@ static int redo_content(struct redos *d, const struct jrec *rec, bool wanted)
 	x->time_ns = rec->time_ns;
 	x->size = rec->size;
 	return extent_union(&x->extents, &rec->extents);
+}
+
+/* The file that the record is about may lose the name that it has there. */
+static int redo_attributes(struct redos *d, const struct jrec *rec)
+{
+	struct redo *x = &d->v[d->n];
+	int r;
+
+	if (d->n == WPOS_OUT_MAX)
+		return 0;
+	r = follow_begin(&x->names, rec->ino, rec->path);
+	if (r < 0)
+		return r;
+	x->seq = rec->seq;
+	x->attributes = true;
+	extent_init(&x->extents);
+	d->n++;
+	return 0;
+}
+
+static bool about_attributes(const struct jrec *rec)
+{
+	return (rec->type == JT_SETATTR || rec->type == JT_SETXATTR || rec->type == JT_REMOVEXATTR) && rec->ino != 0 && !S_ISDIR(rec->mode);
 }
 
 static unsigned flags_of(const struct jrec *rec)
@@ -156,8 +181,26 @@ static int redo_record(struct session *s, struct redos *d, const struct jrec *re
 		return redo_content(d, rec, wanted);
 	r = redo_moves(s, rec);
 	d->rechecks |= wanted;
+	if (r == 0 && wanted && about_attributes(rec))
+		r = redo_attributes(d, rec);
 	if (r == 0 && (wanted || (rec->type == JT_RECHECK && d->rechecks)))
 		r = compare_paths(s, rec, rec->seq);
+	return r;
+}
+
+/* The record's own path is compared anyway. */
+static int redo_compare(struct session *s, const struct redo *x)
+{
+	char path[PATH_LONGEST];
+	int i, r = 0;
+
+	if (x->names.gone)
+		return 0;
+	sender_refused(s->sender, x->names.ino);
+	if (x->names.n == 0 && locate_name(s->link->rootfd, x->names.ino, path, sizeof path))
+		r = bulk_recheck_entry(s->bulk, x->seq, path, CMP_ALLOW);
+	for (i = 0; r == 0 && i < x->names.n; i++)
+		r = bulk_recheck_entry(s->bulk, x->seq, x->names.v[i], CMP_ALLOW);
 	return r;
 }
 
@@ -235,7 +278,7 @@ static int redo_outstanding(struct session *s)
 		jrec_release(&rec);
 	}
 	for (i = 0; r == 0 && i < d.n; i++)
-		r = redo_send(s, &d.v[i]);
+		r = d.v[i].attributes ? redo_compare(s, &d.v[i]) : redo_send(s, &d.v[i]);
 	redos_release(&d);
 	return r < 0 ? r : 0;
 }

@@ -29,6 +29,7 @@
 #define SLICE       64u           /* records of one step */
 #define UNSURE_NS   (50 * NS_PER_MS) /* time that a file which is not found is looked for */
 #define BIRTHS_OFF  3 /* so many files that seemed younger than their records, and no record said why: the clock was set back */
+#define REFUSED_MAX 1024 /* inodes whose attributes failed that are known; beyond it any may be one */
 #define HOLD_NS     (2 * NS_PER_MS) /* time that a CREATE at the journal's end waits for its content */
 #define BATCH_GOOD  (192u << 10)  /* bytes at which a batch is ended with a position */
 #define BATCH_FIRST (16u << 10)   /* the same while the peer has nothing to do */
@@ -53,6 +54,8 @@ struct sender {
 	uint64_t hold_ns;       /* when the CREATE at the end of the window is sent all the same, 0: none is held */
 	unsigned young;         /* files that were younger than their records without a reason */
 	int32_t created;        /* index of the held CREATE that was sent after all, -1: none */
+	uint64_t refused[REFUSED_MAX]; /* inodes whose attributes failed, until all is compared */
+	uint32_t nrefused;
 	uint64_t out[WPOS_OUT_MAX + 1]; /* of one too many the smallest is still known */
 };
 
@@ -615,14 +618,24 @@ static int decide(struct sender *s, const struct wrec *e)
 	return r == PA_SEND ? phantoms_decide(s->phantoms, e) : r;
 }
 
-/* Record e took a name from an inode that has others, while its bytes are left to the comparison, which may know it by this name alone: they are
- * compared where it is found. */
+static bool refused(const struct sender *s, uint64_t ino)
+{
+	uint32_t i;
+
+	for (i = 0; i < s->nrefused; i++)
+		if (s->refused[i] == ino)
+			return true;
+	return s->nrefused == REFUSED_MAX;
+}
+
+/* Record e took a name from an inode that has others, while its bytes or attributes are left to the comparison, which may know it by this name
+ * alone: they are compared where it is found. */
 static int send_elsewhere(struct sender *s, const struct wrec *e)
 {
 	uint64_t ino = e->type == JT_UNLINK ? e->ino : e->type == JT_RENAME && (e->flags & JF_EXCHANGE) == 0 ? e->ino2 : 0;
 	char path[PATH_LONGEST];
 
-	if (ino == 0 || e->nlink == 0 || phantoms_state(s->phantoms, ino) != PS_LEFT || !locate_name(s->env.rootfd, ino, path, sizeof path))
+	if (ino == 0 || e->nlink == 0 || (phantoms_state(s->phantoms, ino) != PS_LEFT && !refused(s, ino)) || !locate_name(s->env.rootfd, ino, path, sizeof path))
 		return 0;
 	return bulk_recheck_entry(s->env.bulk, e->seq, path, CMP_CHECKSUM);
 }
@@ -812,6 +825,12 @@ int sender_leave(struct sender *s, uint64_t ino, uint64_t seq)
 	return phantoms_leave(s->phantoms, ino, seq);
 }
 
+void sender_refused(struct sender *s, uint64_t ino)
+{
+	if (!refused(s, ino))
+		s->refused[s->nrefused++] = ino;
+}
+
 bool sender_unended(const struct sender *s, uint64_t *ino, uint64_t *seq)
 {
 	return phantoms_unended(s->phantoms, ino, seq);
@@ -830,6 +849,7 @@ void sender_doubt(struct sender *s)
 void sender_compared(struct sender *s)
 {
 	phantoms_compared(s->phantoms);
+	s->nrefused = 0;
 }
 
 static int put_pos(struct sender *s)

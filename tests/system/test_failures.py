@@ -35,6 +35,36 @@ def cut_before_the_answers(pair, net, change):
     net.proxy.open()
 
 
+def test_attributes_of_a_file_that_loses_the_name_before_the_next_connection(pair_with, net):
+    pair = pair_with(proxy=net)
+    (pair.dir / "a").touch()
+    os.link(pair.dir / "a", pair.dir / "b")
+    pair.source.wait()
+    (pair.copy / "b").unlink()  # the one that the record names
+
+    def change():
+        (pair.dir / "b").chmod(0o600)
+        (pair.dir / "b").unlink()
+    cut_before_the_answers(pair, net, change)
+    pair.same()
+
+
+def test_attributes_of_a_file_that_loses_the_name_before_it_is_compared(pair_with):
+    pair = pair_with(source={"bwlimit": "300K"})  # the failure is known before the last record is sent
+    (pair.dir / "a").touch()
+    os.link(pair.dir / "a", pair.dir / "b")
+    pair.source.wait()
+    (pair.copy / "b").unlink()  # the one that the record names
+
+    def change():
+        (pair.dir / "b").chmod(0o600)
+        for number in range(1500):
+            (pair.dir / str(number)).touch()
+        (pair.dir / "b").unlink()
+    in_one_go(pair, change)
+    pair.same()
+
+
 @pytest.mark.root
 def test_bytes_behind_a_rename_that_fails(pair_with, net):
     """The change is made to the file that should have been replaced; then it has the size and the time of the new one."""
