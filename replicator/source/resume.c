@@ -395,6 +395,16 @@ static int from_end(struct session *s, unsigned flags, const char *because)
 	return bulk_compare_all(s->bulk, flags);
 }
 
+/* A record that is not replayed changed attributes of a file, or took a name from one of those, while it has others: they may be lacking there, too. */
+static int recheck_links(struct session *s, const struct jrec *rec)
+{
+	uint64_t ino = rec->type == JT_UNLINK ? rec->ino : rec->type == JT_RENAME && (rec->flags & JF_EXCHANGE) == 0 ? rec->ino2 : 0;
+
+	if (about_attributes(rec))
+		sender_refused(s->sender, rec->ino);
+	return ino != 0 && rec->nlink != 0 && sender_lacks(s->sender, ino) ? bulk_recheck(s->bulk, 0, "", CMP_RECURSIVE) : 0;
+}
+
 /* Compare what the records [from, end] concern, instead of replaying them. */
 static int recheck_range(struct session *s, uint64_t from, uint64_t end)
 {
@@ -411,6 +421,8 @@ static int recheck_range(struct session *s, uint64_t from, uint64_t end)
 		r = jreader_seek(s->reader, from - 1, NULL);
 	while (r == 0 && jreader_seq(s->reader) < end && (r = jreader_next(s->reader, &rec, NULL, NULL)) == 1) {
 		r = compare_paths(s, &rec, 0);
+		if (r == 0)
+			r = recheck_links(s, &rec);
 		jrec_release(&rec);
 	}
 	return r < 0 ? r : 0;

@@ -625,17 +625,26 @@ static bool refused(const struct sender *s, uint64_t ino)
 	for (i = 0; i < s->nrefused; i++)
 		if (s->refused[i] == ino)
 			return true;
-	return s->nrefused == REFUSED_MAX;
+	return false;
+}
+
+bool sender_lacks(const struct sender *s, uint64_t ino)
+{
+	return refused(s, ino) || s->nrefused == REFUSED_MAX;
 }
 
 /* Record e took a name from an inode that has others, while its bytes or attributes are left to the comparison, which may know it by this name
- * alone: they are compared where it is found. */
+ * alone: they are compared where it is found, or, when it is not known whether it is such an inode, wherever it may be. */
 static int send_elsewhere(struct sender *s, const struct wrec *e)
 {
 	uint64_t ino = e->type == JT_UNLINK ? e->ino : e->type == JT_RENAME && (e->flags & JF_EXCHANGE) == 0 ? e->ino2 : 0;
 	char path[PATH_LONGEST];
 
-	if (ino == 0 || e->nlink == 0 || (phantoms_state(s->phantoms, ino) != PS_LEFT && !refused(s, ino)) || !locate_name(s->env.rootfd, ino, path, sizeof path))
+	if (ino == 0 || e->nlink == 0)
+		return 0;
+	if (phantoms_state(s->phantoms, ino) != PS_LEFT && !refused(s, ino))
+		return sender_lacks(s, ino) ? bulk_recheck(s->env.bulk, e->seq, "", CMP_RECURSIVE) : 0;
+	if (!locate_name(s->env.rootfd, ino, path, sizeof path))
 		return 0;
 	return bulk_recheck_entry(s->env.bulk, e->seq, path, CMP_CHECKSUM);
 }
@@ -827,7 +836,7 @@ int sender_leave(struct sender *s, uint64_t ino, uint64_t seq)
 
 void sender_refused(struct sender *s, uint64_t ino)
 {
-	if (!refused(s, ino))
+	if (!sender_lacks(s, ino))
 		s->refused[s->nrefused++] = ino;
 }
 

@@ -119,3 +119,17 @@ def test_bytes_of_a_new_file_in_another_s_place_after_a_break(pair_with, net):
             f.write(b"written")
     cut_before_the_answers(pair, net, change)
     pair.same()
+
+
+def test_attributes_of_a_file_that_loses_the_name_while_the_standby_is_unsure(pair):
+    """It cannot tell what it has: the records are not applied, what they are about is compared."""
+    (pair.dir / "a").touch()
+    os.link(pair.dir / "a", pair.dir / "b")
+    pair.source.wait()
+    pair.standby.stop()
+    (pair.copy / ".tandem" / "position").write_bytes(b"")
+    (pair.dir / "b").chmod(0o600)
+    (pair.dir / "b").unlink()
+    pair.standby.start()
+    pair.same()
+    assert "was not stopped cleanly" in pair.source.log()
