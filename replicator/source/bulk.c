@@ -50,8 +50,20 @@ struct item {
 
 TAILQ_HEAD(item_list, item);
 
+/* A RENAME that was sent. What the standby could not do before it names what it was about as it was called then. */
+struct passed {
+	TAILQ_ENTRY(passed) link;
+	uint64_t place; /* bytes of the stream up to its end */
+	bool exchange;
+	char *to;
+	char from[];
+};
+
+TAILQ_HEAD(passed_list, passed);
+
 struct bulk {
 	struct bulk_env env;
+	struct passed_list passed;         /* not acknowledged yet */
 	struct compare *compare;
 	struct item_list items;
 	size_t nitems;
@@ -95,6 +107,7 @@ int bulk_new(struct bulk **out, const struct bulk_env *env)
 		return -ENOMEM;
 	b->env = *env;
 	TAILQ_INIT(&b->items);
+	TAILQ_INIT(&b->passed);
 	r = compare_new(&b->compare, &ce);
 	if (r < 0) {
 		free(b);
@@ -125,10 +138,40 @@ static void item_free(struct bulk *b, struct item *it)
 	free(it);
 }
 
+/* Forget the RENAMEs before which everything was answered. */
+static void passed_expire(struct bulk *b, uint64_t acked)
+{
+	struct passed *p;
+
+	while ((p = TAILQ_FIRST(&b->passed)) != NULL && p->place <= acked) {
+		TAILQ_REMOVE(&b->passed, p, link);
+		free(p);
+	}
+}
+
+static int passed_add(struct bulk *b, const char *from, const char *to, bool exchange)
+{
+	size_t n = strlen(from) + 1, m = strlen(to) + 1;
+	struct passed *p = malloc(sizeof *p + n + m);
+	struct stream_stats st;
+
+	if (p == NULL)
+		return -ENOMEM;
+	stream_stats(b->env.stream, &st);
+	passed_expire(b, st.acked);
+	p->place = st.sent + stream_batched(b->env.stream);
+	p->exchange = exchange;
+	p->to = memcpy(p->from + n, to, m);
+	memcpy(p->from, from, n);
+	TAILQ_INSERT_TAIL(&b->passed, p, link);
+	return 0;
+}
+
 void bulk_free(struct bulk *b)
 {
 	if (b == NULL)
 		return;
+	passed_expire(b, UINT64_MAX);
 	while (!TAILQ_EMPTY(&b->items))
 		item_free(b, TAILQ_FIRST(&b->items));
 	compare_free(b->compare);
@@ -285,7 +328,9 @@ int bulk_renamed(struct bulk *b, const char *from, const char *to, bool exchange
 			it->copies[i].path = p;
 		}
 	}
-	r = failures_renamed(b->env.failures, from, to, exchange);
+	r = passed_add(b, from, to, exchange);
+	if (r == 0)
+		r = failures_renamed(b->env.failures, from, to, exchange);
 	return r < 0 ? r : compare_renamed(b->compare, from, to, exchange);
 }
 
@@ -683,6 +728,32 @@ void bulk_fail_compare(struct bulk *b, const struct wfail *f)
 	failures_add(b->env.failures, path, why, false);
 	b->starved = false;
 	compare_fail(b->compare, f);
+}
+
+int bulk_fail_moved(struct bulk *b, const struct wfail *f)
+{
+	struct follow_names names;
+	struct stream_stats st;
+	struct wfail moved = *f;
+	const struct passed *p;
+	int i, r = follow_begin(&names, 0, f->path2[0] != '\0' ? f->path2 : f->path);
+
+	stream_stats(b->env.stream, &st);
+	passed_expire(b, st.acked);
+	TAILQ_FOREACH(p, &b->passed, link) {
+		struct follow_rec e = {.type = JT_RENAME, .flags = p->exchange ? JF_EXCHANGE : 0, .path = p->from, .path2 = p->to};
+
+		if (r == 0)
+			r = follow_perhaps(&names, &e);
+	}
+	moved.xid = 0;
+	moved.path2 = "";
+	for (i = 1; r == 0 && i < names.n; i++) {
+		moved.path = names.v[i];
+		bulk_fail_compare(b, &moved);
+	}
+	follow_end(&names);
+	return r;
 }
 
 int bulk_unreadable(struct bulk *b, uint64_t seq, uint64_t ino, const char *path, int err)

@@ -113,6 +113,8 @@ void bulk_fail_begin(struct bulk *b, const struct wfail *f);
 int bulk_fail_path(struct bulk *b, const struct wfail *f, const char *path);
 /* A FAIL for something that a comparison put (record 0). Its path is compared again, a few times. */
 void bulk_fail_compare(struct bulk *b, const struct wfail *f);
+/* The same for what a RENAME that was sent since may have made of its path. Returns 0 or -ENOMEM. */
+int bulk_fail_moved(struct bulk *b, const struct wfail *f);
 /* Reading path, inode ino, failed with err (-errno): show it and try again later. */
 int bulk_unreadable(struct bulk *b, uint64_t seq, uint64_t ino, const char *path, int err);
 /* Milliseconds until something is to be tried again, -1: nothing. */

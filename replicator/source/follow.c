@@ -149,3 +149,18 @@ int follow_place(struct follow_names *f, const struct follow_rec *e)
 	}
 	return changed;
 }
+
+int follow_perhaps(struct follow_names *f, const struct follow_rec *e)
+{
+	int i, n = f->n, r = 0;
+
+	for (i = 0; i < n && r >= 0; i++) {
+		char *path = strdup(f->v[i]);
+
+		r = path == NULL ? -ENOMEM : follow_path(&path, e);
+		if (r > 0)
+			r = name_add(f, path);
+		free(path);
+	}
+	return r < 0 ? r : 0;
+}

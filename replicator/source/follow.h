@@ -39,5 +39,7 @@ int follow_path(char **path, const struct follow_rec *e);
 /* Apply one record to names of which the inode is not known: RENAME moves them, LINK of one adds another. Returns 1 if something
  * changed, 0, or -ENOMEM. */
 int follow_place(struct follow_names *f, const struct follow_rec *e);
+/* Apply one RENAME to names that may have been given behind it: each is kept, too. Returns 0 or -ENOMEM. */
+int follow_perhaps(struct follow_names *f, const struct follow_rec *e);
 
 #endif

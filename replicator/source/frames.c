@@ -159,12 +159,13 @@ int session_give_up(struct session *s, uint64_t ino, uint64_t seq)
 }
 
 /* What a comparison put failed. Whose transfer it was tells the lowest bit of its id (stream_tag). */
-static void comparison_failed(struct session *s, const struct wfail *f)
+static int comparison_failed(struct session *s, const struct wfail *f)
 {
 	if ((f->xid & 1) != 0 && s->verify != NULL)
 		compare_fail(vrun_compare(s->verify), f);
 	else
 		bulk_fail_compare(s->bulk, f);
+	return bulk_fail_moved(s->bulk, f);
 }
 
 static int on_fail(struct session *s, struct buf *b)
@@ -177,10 +178,8 @@ static int on_fail(struct session *s, struct buf *b)
 		return r;
 	log_debug("%s: %s could not be applied (record %llu): %s: %s", s->env->to->url, path_show(shown, sizeof shown, f.path),
 	    (unsigned long long)f.seq, wrefuse_text(f.code), f.text);
-	if (f.seq == 0) {
-		comparison_failed(s, &f);
-		return 0;
-	}
+	if (f.seq == 0)
+		return comparison_failed(s, &f);
 	bulk_fail_begin(s->bulk, &f);
 	if (f.xid != 0)
 		return inode_failed(s, &f, true);

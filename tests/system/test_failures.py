@@ -108,6 +108,29 @@ def test_a_failed_path_in_a_directory_that_moves(pair):
     pair.same()
 
 
+@pytest.mark.root
+def test_a_failed_path_in_a_directory_that_moves_before_the_answer(pair_with, net):
+    """What the comparison sent fails under the name that the directory had then."""
+    pair = pair_with(proxy=net)
+    (pair.dir / "d").mkdir()
+    (pair.dir / "d" / "f").write_bytes(os.urandom(LARGE))
+    pair.source.wait()
+    refuse_changes(pair.copy / "d" / "f")
+    try:
+        net.proxy.rate = LARGE
+        began = net.proxy.up
+        (pair.dir / "d" / "f").write_bytes(os.urandom(LARGE))
+        wait_until(lambda: net.proxy.up > began + LARGE * 5 // 4, "the comparison sends it, too")
+        (pair.dir / "d").rename(pair.dir / "e")
+        wait_until((pair.copy / "e").exists, "the directory moves")
+        net.proxy.rate = None
+        pair.source.wait_error("permission|not permitted", timeout=5)
+    finally:
+        refuse_changes(pair.copy / ("e" if (pair.copy / "e").exists() else "d") / "f", False)
+    assert pair.source.ctl("verify", "m", "--repair").returncode in (0, 1)
+    pair.same()
+
+
 def test_bytes_of_a_new_file_in_another_s_place_after_a_break(pair_with, net):
     """The standby has a file where a new one was made; what was not written of that must not stay."""
     pair = pair_with(proxy=net)
