@@ -67,7 +67,7 @@ void ofile_return(struct tfs *fs, struct ofile *f);
 struct iopen *iopen_get(struct tfs *fs, struct inode *i);
 void iopen_put(struct tfs *fs, struct iopen *io);
 
-/* Bytes are about to change, and have changed in [start, end) (start == end: they did not). */
+/* Bytes are about to change, and have changed in [start, end) (start == end: nothing has). What failed may have changed some of them, and attributes. */
 void dirty_begin(struct tfs *fs, struct iopen *io);
 void dirty_end(struct tfs *fs, struct iopen *io, uint64_t start, uint64_t end);
 /* Say whether a handle is open for writing; if not, a change has to be recorded at once. */

@@ -122,12 +122,24 @@ static ssize_t write_below(fuse_req_t req, struct inode *i, int fd, struct fuse_
 	return n;
 }
 
+/* A change that failed may have been done in part all the same: time and set-id bits at least, with ENOSPC also size and bytes. */
+static bool untouched(ssize_t r)
+{
+	return r == -EOPNOTSUPP || r == -EINVAL || r == -EXDEV;
+}
+
+static void end_change(struct tfs *fs, struct iopen *io, ssize_t r, uint64_t start, uint64_t end)
+{
+	dirty_end(fs, io, start, untouched(r) ? start : end);
+}
+
 void op_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *in, off_t off, struct fuse_file_info *fi)
 {
 	struct tfs *fs = tfs_of(req);
 	struct inode *i = tree_get(&fs->tree, ino);
 	struct ofile *f = NULL, *borrowed = NULL;
 	struct iopen *io;
+	size_t size = fuse_buf_size(in);
 	int fd, own = -1;
 	ssize_t n;
 
@@ -145,7 +157,7 @@ void op_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *in, off_t 
 	}
 	dirty_begin(fs, io);
 	n = write_below(req, i, fd, in, off, fi->writepage);
-	dirty_end(fs, io, (uint64_t)off, n > 0 ? (uint64_t)off + (uint64_t)n : (uint64_t)off);
+	end_change(fs, io, n, (uint64_t)off, (uint64_t)off + (n < 0 ? size : (size_t)n));
 	if (n < 0)
 		op_reply(req, (int)n);
 	else
@@ -200,7 +212,7 @@ void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len
 	strip = cred_strip_begin(worker_get(fs), req, i, f->fd);
 	r = fallocate(f->fd, mode, off, len) < 0 ? -errno : 0;
 	cred_strip_end(strip);
-	dirty_end(fs, f->io, start, r < 0 ? start : end);
+	end_change(fs, f->io, r, start, end);
 	op_reply_changed(req, ino, r);
 }
 
@@ -249,7 +261,7 @@ void op_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t off_in, struct 
 	cred_strip_end(strip);
 	if (n > 0)
 		hint(fs, w, src, off_in, off_out, (size_t)n, to->io);
-	dirty_end(fs, to->io, (uint64_t)off_out, (uint64_t)off_out + (n > 0 ? (uint64_t)n : 0));
+	end_change(fs, to->io, n, (uint64_t)off_out, (uint64_t)off_out + (n < 0 ? len : (size_t)n));
 	if (n < 0)
 		op_reply(req, (int)n);
 	else

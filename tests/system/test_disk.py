@@ -10,7 +10,7 @@ import pytest
 
 from lib import tree
 from lib.disk import Disk
-from lib.syscalls import RENAME_EXCHANGE, renameat2
+from lib.syscalls import FALLOC_ZERO, RENAME_EXCHANGE, fallocate, renameat2
 from lib.wait import wait_until
 from lib.workload import Workload
 
@@ -125,6 +125,38 @@ def test_source_disk_full(disk, disk_site):
     (source.dir / "big").unlink()
     (source.dir / "small").write_text("x")
     source.wait()
+    tree.assert_same(source.dir, standby.dir)
+
+
+def preallocate(fd):
+    os.posix_fallocate(fd, 0, 1 << 30)
+
+
+def zero(fd):
+    fallocate(fd, FALLOC_ZERO, 0, 1 << 30)
+
+
+def write_as_another_user(fd):
+    os.lseek(fd, 1 << 20, os.SEEK_SET)
+    r = subprocess.run(["head", "-c", "10", "/dev/zero"], stdout=fd, stderr=subprocess.DEVNULL, user=1000, group=1000, check=False)
+    if r.returncode:
+        raise OSError(errno.ENOSPC, "head")
+
+
+@pytest.mark.parametrize("change, kind", [(preallocate, "ext4"), (zero, "xfs"), (write_as_another_user, "ext4")])
+def test_a_change_that_fails_half_way(disk, disk_site, change, kind):
+    """ENOSPC comes after size, bytes, mode (the set-id bits) or time have changed: they arrive."""
+    source, standby, d = pair_on(disk_site, disk, "source", "512M" if kind == "xfs" else "64M", kind=kind)
+    (source.dir / "f").write_bytes(b"x" * 100)
+    (source.dir / "f").chmod(0o4755)
+    source.wait()
+    if change is not preallocate:
+        d.fill()
+    with open(source.dir / "f", "r+b", buffering=0) as f, pytest.raises(OSError) as e:
+        change(f.fileno())
+    assert e.value.errno == errno.ENOSPC
+    source.wait()
+    source.stop()
     tree.assert_same(source.dir, standby.dir)
 
 
