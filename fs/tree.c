@@ -244,6 +244,7 @@ int tree_name_locked(struct tree *t, struct inode *i, struct inode *parent, cons
 	t->dhash[d->hash & (t->dsize - 1)] = d;
 	d->next = i->names;
 	i->names = d;
+	i->gone = false;
 	parent->kids++;
 	t->ndentries++;
 	return 0;

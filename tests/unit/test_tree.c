@@ -312,7 +312,20 @@ START_TEST(descriptors_are_bounded)
 }
 END_TEST
 
-UNIT_MAIN("tree", a_path_is_built_from_names, a_renamed_directory_takes_along_what_is_below, a_rename_replaces_what_was_there,
+/* Others made a file with the number of a removed one that the kernel remembers: what is written to it must be recorded. */
+START_TEST(an_inode_that_is_found_by_a_name_is_not_gone)
+{
+	begin();
+	struct inode *f = enter(t.root, "f", 10, S_IFREG);
+	tree_unname_locked(&t, t.root, "f");
+	f->gone = true;
+	ck_assert_ptr_eq(enter(t.root, "g", 10, S_IFREG), f);
+	ck_assert(!f->gone);
+	end();
+}
+END_TEST
+
+UNIT_MAIN("tree", an_inode_that_is_found_by_a_name_is_not_gone, a_path_is_built_from_names, a_renamed_directory_takes_along_what_is_below, a_rename_replaces_what_was_there,
 	  two_names_exchange, two_links_are_one_inode, a_directory_has_one_name, a_name_that_changed_hands_is_told,
 	  a_reused_number_is_another_inode, another_type_under_the_same_number_is_another_inode, node_ids_are_never_used_again,
 	  what_is_above_a_remembered_inode_stays, a_pin_keeps_an_inode, a_path_that_is_too_long_is_refused,
