@@ -92,9 +92,22 @@ static int record_path_failed(struct session *s, const struct wfail *f, const ch
 	return r;
 }
 
-static bool about_one_file(enum jtype type)
+/* The name that a record about one file leaves it with, NULL for another record. */
+static const char *name_of_one(const struct jrec *rec)
 {
-	return type == JT_CONTENT || type == JT_SETATTR || type == JT_SETXATTR || type == JT_REMOVEXATTR;
+	switch (rec->type) {
+	case JT_CONTENT:
+	case JT_SETATTR:
+	case JT_SETXATTR:
+	case JT_REMOVEXATTR:
+		return rec->path;
+	case JT_LINK:
+		return rec->path2;
+	case JT_RENAME: /* what was written under the new name went elsewhere */
+		return (rec->flags & (JF_DIR | JF_EXCHANGE)) == 0 ? rec->path2 : NULL;
+	default:
+		return NULL;
+	}
 }
 
 /* The names that the inode of a record about one file has at the stream's present position. The path in the FAIL of a transfer may be from any
@@ -109,7 +122,9 @@ static int inode_names(struct session *s, uint64_t seq, struct follow_names *nam
 	names->n = 0;
 	r = failed_reader(s, seq - 1);
 	if (r == 0 && (r = jreader_next(s->failed, &rec, NULL, NULL)) == 1) {
-		r = about_one_file(rec.type) && rec.ino != 0 ? follow_begin(names, rec.ino, rec.path) : E_GONE;
+		const char *path = name_of_one(&rec);
+
+		r = path != NULL && rec.ino != 0 ? follow_begin(names, rec.ino, path) : E_GONE;
 		jrec_release(&rec);
 	}
 	while (r >= 0 && !names->gone && jreader_seq(s->failed) < end && (r = jreader_next(s->failed, &rec, NULL, NULL)) == 1) {
@@ -136,7 +151,7 @@ static int inode_failed(struct session *s, const struct wfail *f, bool transfer)
 	if (transfer && !names.gone)
 		r = sender_leave(s->sender, names.ino, f->seq);
 	else if (!names.gone)
-		sender_refused(s->sender, names.ino);
+		sender_lacking(s->sender, names.ino);
 	if (r == 0 && names.n == 0 && !names.gone && locate_name(s->link->rootfd, names.ino, path, sizeof path))
 		r = bulk_fail_path(s->bulk, f, path);
 	for (i = 0; r == 0 && i < names.n && !names.gone; i++)

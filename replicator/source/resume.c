@@ -25,11 +25,11 @@
 #include "replicator/source/locate.h"
 #include "replicator/source/session.h"
 
-struct redo { /* one CONTENT record to be sent again, or attributes to be compared again */
+struct redo { /* one CONTENT record to be sent again, or another whose file is to be compared again */
 	uint64_t seq, time_ns, size; /* of the first; of the last, and the file's size then */
 	struct follow_names names;
 	struct extent_set extents;
-	bool attributes;
+	unsigned compare; /* not content: flags to compare its file with, 0: content */
 	bool open;
 	uint8_t handle[128]; /* of a file that has several names, of which we may know none that lasts */
 	uint32_t handle_len;
@@ -58,7 +58,7 @@ static struct redo *redo_of(struct redos *d, uint64_t ino)
 	uint32_t i;
 
 	for (i = 0; i < d->n; i++)
-		if (d->v[i].names.ino == ino && !d->v[i].names.gone && !d->v[i].attributes)
+		if (d->v[i].names.ino == ino && !d->v[i].names.gone && d->v[i].compare == 0)
 			return &d->v[i];
 	return NULL;
 }
@@ -100,24 +100,6 @@ static int redo_content(struct redos *d, const struct jrec *rec, bool wanted)
 	return extent_union(&x->extents, &rec->extents);
 }
 
-/* The file that the record is about may lose the name that it has there. */
-static int redo_attributes(struct redos *d, const struct jrec *rec)
-{
-	struct redo *x = &d->v[d->n];
-	int r;
-
-	if (d->n == WPOS_OUT_MAX)
-		return 0;
-	r = follow_begin(&x->names, rec->ino, rec->path);
-	if (r < 0)
-		return r;
-	x->seq = rec->seq;
-	x->attributes = true;
-	extent_init(&x->extents);
-	d->n++;
-	return 0;
-}
-
 static bool about_attributes(const struct jrec *rec)
 {
 	return (rec->type == JT_SETATTR || rec->type == JT_SETXATTR || rec->type == JT_REMOVEXATTR) && rec->ino != 0 && !S_ISDIR(rec->mode);
@@ -142,6 +124,34 @@ static unsigned flags_of(const struct jrec *rec)
 	default:
 		return CMP_ALLOW;
 	}
+}
+
+/* The name that a record leaves the file with that it is about, NULL for another record. */
+static const char *name_of_one(const struct jrec *rec)
+{
+	if (about_attributes(rec))
+		return rec->path;
+	if (rec->ino != 0 && (rec->type == JT_LINK || (rec->type == JT_RENAME && (rec->flags & (JF_DIR | JF_EXCHANGE)) == 0)))
+		return rec->path2;
+	return NULL;
+}
+
+/* Its file may lose that name. */
+static int redo_names(struct redos *d, const struct jrec *rec, const char *path)
+{
+	struct redo *x = &d->v[d->n];
+	int r;
+
+	if (d->n == WPOS_OUT_MAX)
+		return 0;
+	r = follow_begin(&x->names, rec->ino, path);
+	if (r < 0)
+		return r;
+	x->seq = rec->seq;
+	x->compare = CMP_ALLOW | (flags_of(rec) & CMP_CHECKSUM);
+	extent_init(&x->extents);
+	d->n++;
+	return 0;
 }
 
 static int compare_paths(struct session *s, const struct jrec *rec, uint64_t seq)
@@ -169,6 +179,7 @@ static int redo_record(struct session *s, struct redos *d, const struct jrec *re
 {
 	struct follow_rec e = follow_rec_of(rec);
 	bool wanted = listed(&s->welcome, rec->seq);
+	const char *path;
 	uint32_t i;
 	int r;
 
@@ -181,8 +192,8 @@ static int redo_record(struct session *s, struct redos *d, const struct jrec *re
 		return redo_content(d, rec, wanted);
 	r = redo_moves(s, rec);
 	d->rechecks |= wanted;
-	if (r == 0 && wanted && about_attributes(rec))
-		r = redo_attributes(d, rec);
+	if (r == 0 && wanted && (path = name_of_one(rec)) != NULL)
+		r = redo_names(d, rec, path);
 	if (r == 0 && (wanted || (rec->type == JT_RECHECK && d->rechecks)))
 		r = compare_paths(s, rec, rec->seq);
 	return r;
@@ -196,11 +207,11 @@ static int redo_compare(struct session *s, const struct redo *x)
 
 	if (x->names.gone)
 		return 0;
-	sender_refused(s->sender, x->names.ino);
+	sender_lacking(s->sender, x->names.ino);
 	if (x->names.n == 0 && locate_name(s->link->rootfd, x->names.ino, path, sizeof path))
-		r = bulk_recheck_entry(s->bulk, x->seq, path, CMP_ALLOW);
+		r = bulk_recheck_entry(s->bulk, x->seq, path, x->compare);
 	for (i = 0; r == 0 && i < x->names.n; i++)
-		r = bulk_recheck_entry(s->bulk, x->seq, x->names.v[i], CMP_ALLOW);
+		r = bulk_recheck_entry(s->bulk, x->seq, x->names.v[i], x->compare);
 	return r;
 }
 
@@ -278,7 +289,7 @@ static int redo_outstanding(struct session *s)
 		jrec_release(&rec);
 	}
 	for (i = 0; r == 0 && i < d.n; i++)
-		r = d.v[i].attributes ? redo_compare(s, &d.v[i]) : redo_send(s, &d.v[i]);
+		r = d.v[i].compare != 0 ? redo_compare(s, &d.v[i]) : redo_send(s, &d.v[i]);
 	redos_release(&d);
 	return r < 0 ? r : 0;
 }
@@ -326,6 +337,8 @@ static int recheck_names(struct session *s, const struct redo *x)
 	char path[PATH_LONGEST];
 	int i, r = 0;
 
+	if (!x->names.gone && x->names.ino != 0)
+		sender_lacking(s->sender, x->names.ino);
 	if (!x->names.gone && x->names.n == 0 && x->names.ino != 0 && locate_name(s->link->rootfd, x->names.ino, path, sizeof path))
 		return bulk_recheck(s->bulk, 0, path, CMP_CHECKSUM);
 	for (i = 0; r == 0 && !x->names.gone && i < x->names.n; i++)
@@ -401,8 +414,8 @@ static int recheck_links(struct session *s, const struct jrec *rec)
 	uint64_t ino = rec->type == JT_UNLINK ? rec->ino : rec->type == JT_RENAME && (rec->flags & JF_EXCHANGE) == 0 ? rec->ino2 : 0;
 
 	if (about_attributes(rec))
-		sender_refused(s->sender, rec->ino);
-	return ino != 0 && rec->nlink != 0 && sender_lacks(s->sender, ino) ? bulk_recheck(s->bulk, 0, "", CMP_RECURSIVE) : 0;
+		sender_lacking(s->sender, rec->ino);
+	return ino != 0 && rec->nlink != 0 && sender_is_lacking(s->sender, ino) ? bulk_recheck(s->bulk, 0, "", CMP_RECURSIVE) : 0;
 }
 
 /* Compare what the records [from, end] concern, instead of replaying them. */

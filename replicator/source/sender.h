@@ -39,10 +39,10 @@ int sender_hollow(struct sender *s, uint64_t ino, uint64_t seq, bool linked);
 int sender_leave(struct sender *s, uint64_t ino, uint64_t seq);
 void sender_doubt(struct sender *s);
 void sender_compared(struct sender *s);
-/* The standby may lack attributes of inode ino: the comparison brings them, under another name if it loses the one by which that knows it. */
-void sender_refused(struct sender *s, uint64_t ino);
+/* The standby may lack bytes or attributes of inode ino: the comparison brings them, under another name if it loses the one by which that knows it. */
+void sender_lacking(struct sender *s, uint64_t ino);
 /* Say whether that was said of ino, or of too many to know. */
-bool sender_lacks(const struct sender *s, uint64_t ino);
+bool sender_is_lacking(const struct sender *s, uint64_t ino);
 /* See phantoms_unended, phantoms_give_up. */
 bool sender_unended(const struct sender *s, uint64_t *ino, uint64_t *seq);
 int sender_give_up(struct sender *s, uint64_t ino);

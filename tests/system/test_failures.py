@@ -23,7 +23,7 @@ def in_one_go(pair, change):
     assert pair.source.ctl("resume", "m").returncode == 0
 
 
-def cut_before_the_answers(pair, net, change):
+def cut_before_the_answers(pair, net, change, before_the_next=lambda: None):
     """The connection ends when the standby has applied it all, and its answers have not come."""
     net.proxy.hush()
     in_one_go(pair, change)
@@ -31,6 +31,7 @@ def cut_before_the_answers(pair, net, change):
         (pair.dir / name).touch()
         wait_until((pair.copy / name).exists, "it is applied")
     net.proxy.close()
+    before_the_next()
     net.proxy.resume()
     net.proxy.open()
 
@@ -156,3 +157,53 @@ def test_attributes_of_a_file_that_loses_the_name_while_the_standby_is_unsure(pa
     pair.standby.start()
     pair.same()
     assert "was not stopped cleanly" in pair.source.log()
+
+
+def test_bytes_of_a_file_that_loses_the_name_while_the_standby_is_unsure(pair_with, net):
+    """The name by which they are to be compared goes away before the standby has answered."""
+    pair = pair_with(proxy=net)
+    (pair.dir / "a").write_bytes(os.urandom(1000))
+    os.link(pair.dir / "a", pair.dir / "b")
+    pair.source.wait()
+    pair.standby.stop()
+    (pair.copy / ".tandem" / "position").write_bytes(b"")
+    (pair.dir / "b").write_bytes(os.urandom(1000))
+    net.proxy.delay = 0.2
+    pair.standby.start()
+    wait_until(lambda: "was not stopped cleanly" in pair.source.log(), "it is unsure")
+    (pair.dir / "b").unlink()
+    net.proxy.delay = 0
+    pair.same()
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("cut", [False, True])
+def test_bytes_behind_a_rename_that_fails_under_a_name_that_goes_away(pair_with, net, cut):
+    """They went into the file that should have been replaced, and with it; the other name of the right one lacks them."""
+    pair = pair_with(proxy=net)
+    (pair.dir / "d").mkdir()
+    (pair.dir / "d" / "new").write_bytes(os.urandom(LARGE))
+    os.link(pair.dir / "d" / "new", pair.dir / "other")
+    (pair.dir / "f").write_bytes(os.urandom(LARGE))
+    pair.source.wait()
+
+    def change():
+        (pair.dir / "d" / "new").rename(pair.dir / "f")
+        with open(pair.dir / "f", "r+b") as f:
+            f.write(b"changed")
+        (pair.dir / "f").unlink()
+
+    def allow():
+        refuse_changes(pair.copy / "d", False)
+    refuse_changes(pair.copy / "d")
+    try:
+        if cut:
+            cut_before_the_answers(pair, net, change, allow)
+        else:
+            net.proxy.hush()
+            in_one_go(pair, change)
+            wait_until(lambda: not (pair.copy / "f").exists(), "it is removed")
+    finally:
+        allow()
+    net.proxy.resume()
+    pair.same()
