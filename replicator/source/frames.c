@@ -112,8 +112,8 @@ static const char *name_of_one(const struct jrec *rec)
 
 /* The names that the inode of a record about one file has at the stream's present position. The path in the FAIL of a transfer may be from any
  * place between the record and now, so the names are followed from the record itself. Returns 0; E_GONE for a record of another type; or an error
- * when it cannot be read. */
-static int inode_names(struct session *s, uint64_t seq, struct follow_names *names)
+ * when it cannot be read. *inherited: what was made in it since has, or lacks, what the record is about. */
+static int inode_names(struct session *s, uint64_t seq, struct follow_names *names, bool *inherited)
 {
 	uint64_t end = sender_moved(s->sender);
 	struct jrec rec;
@@ -124,6 +124,7 @@ static int inode_names(struct session *s, uint64_t seq, struct follow_names *nam
 	if (r == 0 && (r = jreader_next(s->failed, &rec, NULL, NULL)) == 1) {
 		const char *path = name_of_one(&rec);
 
+		*inherited = (rec.type == JT_SETXATTR || rec.type == JT_REMOVEXATTR) && strcmp(rec.xname, "system.posix_acl_default") == 0;
 		r = path != NULL && rec.ino != 0 ? follow_begin(names, rec.ino, path) : E_GONE;
 		jrec_release(&rec);
 	}
@@ -141,8 +142,9 @@ static int inode_names(struct session *s, uint64_t seq, struct follow_names *nam
 static int inode_failed(struct session *s, const struct wfail *f, bool transfer)
 {
 	struct follow_names names = {.gone = true};
+	bool inherited = false;
 	char path[PATH_LONGEST];
-	int i, r = inode_names(s, f->seq, &names);
+	int i, r = inode_names(s, f->seq, &names, &inherited);
 
 	if (r < 0)
 		follow_end(&names);
@@ -157,13 +159,16 @@ static int inode_failed(struct session *s, const struct wfail *f, bool transfer)
 	for (i = 0; r == 0 && i < names.n && !names.gone; i++)
 		r = bulk_fail_path(s->bulk, f, names.v[i]);
 	follow_end(&names);
+	if (r == 0 && inherited && f->seq < sender_moved(s->sender)) /* it may have left the directory */
+		r = bulk_recheck(s->bulk, f->seq, "", CMP_RECURSIVE);
 	return r;
 }
 
 int session_give_up(struct session *s, uint64_t ino, uint64_t seq)
 {
 	struct follow_names names = {.gone = true};
-	int i, r = inode_names(s, seq, &names);
+	bool inherited;
+	int i, r = inode_names(s, seq, &names, &inherited);
 
 	if (r == 0 || r == E_GONE)
 		r = bulk_recheck(s->bulk, seq, "", CMP_SELF); /* its record is outstanding until this is done, if nothing else is to be */

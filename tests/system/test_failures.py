@@ -6,6 +6,7 @@ import subprocess
 import pytest
 
 from lib.wait import wait_until
+from lib.workload import acl
 
 LARGE = 400 << 10
 
@@ -206,4 +207,33 @@ def test_bytes_behind_a_rename_that_fails_under_a_name_that_goes_away(pair_with,
     finally:
         allow()
     net.proxy.resume()
+    pair.same()
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_what_was_made_below_a_default_acl_that_is_refused(pair_with, net, cut):
+    """It has left the directory when the answer comes."""
+    pair = pair_with(proxy=net)
+    (pair.dir / "d").mkdir()
+    pair.source.wait()
+    for size in range(1 << 16, 0, -8):  # no room for anything else
+        try:
+            os.setxattr(pair.copy / "d", "user.large", bytes(size))
+            break
+        except OSError:
+            pass
+
+    def change():
+        os.setxattr(pair.dir / "d", "system.posix_acl_default", acl(users={1000 + n: 7 for n in range(60)}))
+        (pair.dir / "d" / "directory").mkdir()
+        (pair.dir / "d" / "file").touch()
+        for name in "directory", "file":
+            (pair.dir / "d" / name).rename(pair.dir / name)
+    if cut:
+        cut_before_the_answers(pair, net, change)
+    else:
+        net.proxy.hush()
+        in_one_go(pair, change)
+        wait_until((pair.copy / "file").exists, "it is applied")
+        net.proxy.resume()
     pair.same()
