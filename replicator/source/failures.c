@@ -83,8 +83,8 @@ static struct failure *find_locked(struct failures *f, const char *path)
 	TAILQ_FOREACH(x, &f->list, link)
 		if (strcmp(x->path, path) == 0)
 			return x;
-	if (f->n >= LIST_MAX)
-		return TAILQ_FIRST(&f->list);
+	if (f->n >= LIST_MAX && path[0] != '\0')
+		return find_locked(f, ""); /* more than are kept: the whole is tried again */
 	x = calloc(1, sizeof *x);
 	if (x == NULL)
 		return NULL;

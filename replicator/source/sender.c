@@ -495,7 +495,8 @@ static int send_content(struct sender *s, size_t i, bool whole)
 	if (r == CR_GONE && e->path[0] == '\0')
 		return 0;
 	if (r == CR_GONE)
-		return e->create >= 0 ? phantoms_skip(s->phantoms, e->ino, e->seq) : phantoms_hollow(s->phantoms, e->ino, e->seq, e->linked);
+		return e->create >= 0 && s->created != e->create ? phantoms_skip(s->phantoms, e->ino, e->seq)
+								 : phantoms_hollow(s->phantoms, e->ino, e->seq, e->linked);
 	if (whole && r == CR_DONE)
 		phantoms_whole(s->phantoms, e->ino);
 	if (r == CR_DONE) {
