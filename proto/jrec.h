@@ -19,6 +19,8 @@
 #ifndef TANDEM_JREC_H
 #define TANDEM_JREC_H
 
+#include <string.h>
+
 #include "proto/buf.h"
 #include "proto/extent.h"
 
@@ -149,12 +151,20 @@ int jrec_get(struct jrec *r, const void *data, size_t len, size_t *used);
 uint64_t jrec_chain(uint64_t chain, uint64_t csum);
 /* "create", "close-write" ... static text for logs and tandemctl. */
 const char *jrec_type_name(enum jtype type);
+/* The inode from which a record with these takes a name, 0: none. */
+static inline uint64_t jrec_unnamed(enum jtype type, uint16_t flags, uint64_t ino, uint64_t ino2)
+{
+	return type == JT_UNLINK ? ino : type == JT_RENAME && (flags & JF_EXCHANGE) == 0 ? ino2 : 0;
+}
 /* The inode whose last name the record takes, 0: none. */
 static inline uint64_t jrec_ended(const struct jrec *r)
 {
-	if (r->nlink != 0)
-		return 0;
-	return r->type == JT_UNLINK ? r->ino : r->type == JT_RENAME && (r->flags & JF_EXCHANGE) == 0 ? r->ino2 : 0;
+	return r->nlink == 0 ? jrec_unnamed(r->type, r->flags, r->ino, r->ino2) : 0;
+}
+/* Say whether the record is about what a directory hands on to what is made in it. */
+static inline bool jrec_inherited(const struct jrec *r)
+{
+	return (r->type == JT_SETXATTR || r->type == JT_REMOVEXATTR) && strcmp(r->xname, "system.posix_acl_default") == 0;
 }
 
 #endif

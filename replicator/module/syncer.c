@@ -7,7 +7,6 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "proto/clock.h"
@@ -70,21 +69,10 @@ static bool run_once(struct syncer *s, struct position *p)
 	return false;
 }
 
-static void until(struct timespec *ts, const struct timespec *last)
-{
-	*ts = *last;
-	ts->tv_sec += SYNCER_INTERVAL_MS / 1000;
-	ts->tv_nsec += SYNCER_INTERVAL_MS % 1000 * 1000000L;
-	if (ts->tv_nsec >= 1000000000L) {
-		ts->tv_sec++;
-		ts->tv_nsec -= 1000000000L;
-	}
-}
-
 static void *thread_main(void *arg)
 {
 	struct syncer *s = arg;
-	struct timespec last = {0}, due;
+	uint64_t due = 0;
 	struct position p;
 	pthread_mutex_lock(&s->lock);
 	while (!s->stop) {
@@ -93,15 +81,12 @@ static void *thread_main(void *arg)
 			pthread_cond_wait(&s->cond, &s->lock);
 			continue;
 		}
-		until(&due, &last);
-		if (!asked && pthread_cond_timedwait(&s->cond, &s->lock, &due) != ETIMEDOUT)
+		if (!asked && clock_wait(&s->cond, &s->lock, due) != ETIMEDOUT)
 			continue;
 		bool put_off = run_once(s, &p);
-		clock_gettime(CLOCK_MONOTONIC, &last);
-		if (put_off) { /* do not spin */
-			until(&due, &last);
-			pthread_cond_timedwait(&s->cond, &s->lock, &due);
-		}
+		due = clock_mono() + SYNCER_INTERVAL_MS * NS_PER_MS;
+		if (put_off) /* do not spin */
+			clock_wait(&s->cond, &s->lock, due);
 	}
 	pthread_mutex_unlock(&s->lock);
 	return NULL;

@@ -7,6 +7,25 @@
 #include "proto/path.h"
 #include "replicator/source/follow.h"
 
+const char *follow_left(const struct jrec *rec)
+{
+	if (rec->ino == 0)
+		return NULL;
+	switch (rec->type) {
+	case JT_CONTENT:
+	case JT_SETATTR:
+	case JT_SETXATTR:
+	case JT_REMOVEXATTR:
+		return rec->path;
+	case JT_LINK:
+		return rec->path2;
+	case JT_RENAME: /* what was written under the new name went elsewhere */
+		return (rec->flags & (JF_DIR | JF_EXCHANGE)) == 0 ? rec->path2 : NULL;
+	default:
+		return NULL;
+	}
+}
+
 int follow_begin(struct follow_names *f, uint64_t ino, const char *path)
 {
 	memset(f, 0, sizeof *f);

@@ -29,6 +29,8 @@ static inline struct follow_rec follow_rec_of(const struct jrec *rec)
 	    .path = rec->path, .path2 = rec->path2};
 }
 
+/* The name that a record about one inode leaves it with, NULL for another record. */
+const char *follow_left(const struct jrec *rec);
 /* Begin with one name, "" for none known. Returns 0 or -ENOMEM. */
 int follow_begin(struct follow_names *f, uint64_t ino, const char *path);
 void follow_end(struct follow_names *f);

@@ -92,24 +92,6 @@ static int record_path_failed(struct session *s, const struct wfail *f, const ch
 	return r;
 }
 
-/* The name that a record about one file leaves it with, NULL for another record. */
-static const char *name_of_one(const struct jrec *rec)
-{
-	switch (rec->type) {
-	case JT_CONTENT:
-	case JT_SETATTR:
-	case JT_SETXATTR:
-	case JT_REMOVEXATTR:
-		return rec->path;
-	case JT_LINK:
-		return rec->path2;
-	case JT_RENAME: /* what was written under the new name went elsewhere */
-		return (rec->flags & (JF_DIR | JF_EXCHANGE)) == 0 ? rec->path2 : NULL;
-	default:
-		return NULL;
-	}
-}
-
 /* The names that the inode of a record about one file has at the stream's present position. The path in the FAIL of a transfer may be from any
  * place between the record and now, so the names are followed from the record itself. Returns 0; E_GONE for a record of another type; or an error
  * when it cannot be read. *inherited: what was made in it since has, or lacks, what the record is about. */
@@ -122,10 +104,10 @@ static int inode_names(struct session *s, uint64_t seq, struct follow_names *nam
 	names->n = 0;
 	r = failed_reader(s, seq - 1);
 	if (r == 0 && (r = jreader_next(s->failed, &rec, NULL, NULL)) == 1) {
-		const char *path = name_of_one(&rec);
+		const char *path = follow_left(&rec);
 
-		*inherited = (rec.type == JT_SETXATTR || rec.type == JT_REMOVEXATTR) && strcmp(rec.xname, "system.posix_acl_default") == 0;
-		r = path != NULL && rec.ino != 0 ? follow_begin(names, rec.ino, path) : E_GONE;
+		*inherited = jrec_inherited(&rec);
+		r = path != NULL ? follow_begin(names, rec.ino, path) : E_GONE;
 		jrec_release(&rec);
 	}
 	while (r >= 0 && !names->gone && jreader_seq(s->failed) < end && (r = jreader_next(s->failed, &rec, NULL, NULL)) == 1) {

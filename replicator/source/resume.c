@@ -120,20 +120,10 @@ static unsigned flags_of(const struct jrec *rec)
 		return CMP_ALLOW | (rec->flags & JF_DIR ? CMP_RECURSIVE : CMP_CHECKSUM);
 	case JT_SETXATTR:
 	case JT_REMOVEXATTR: /* what was made in the directory since has inherited something else */
-		return CMP_ALLOW | (strcmp(rec->xname, "system.posix_acl_default") == 0 ? CMP_RECURSIVE : 0);
+		return CMP_ALLOW | (jrec_inherited(rec) ? CMP_RECURSIVE : 0);
 	default:
 		return CMP_ALLOW;
 	}
-}
-
-/* The name that a record leaves the file with that it is about, NULL for another record. */
-static const char *name_of_one(const struct jrec *rec)
-{
-	if (about_attributes(rec))
-		return rec->path;
-	if (rec->ino != 0 && (rec->type == JT_LINK || (rec->type == JT_RENAME && (rec->flags & (JF_DIR | JF_EXCHANGE)) == 0)))
-		return rec->path2;
-	return NULL;
 }
 
 /* Its file may lose that name. */
@@ -192,7 +182,7 @@ static int redo_record(struct session *s, struct redos *d, const struct jrec *re
 		return redo_content(d, rec, wanted);
 	r = redo_moves(s, rec);
 	d->rechecks |= wanted;
-	if (r == 0 && wanted && (path = name_of_one(rec)) != NULL)
+	if (r == 0 && wanted && !S_ISDIR(rec->mode) && (path = follow_left(rec)) != NULL)
 		r = redo_names(d, rec, path);
 	if (r == 0 && (wanted || (rec->type == JT_RECHECK && d->rechecks)))
 		r = compare_paths(s, rec, rec->seq);
@@ -411,7 +401,7 @@ static int from_end(struct session *s, unsigned flags, const char *because)
 /* A record that is not replayed changed attributes of a file, or took a name from one of those, while it has others: they may be lacking there, too. */
 static int recheck_links(struct session *s, const struct jrec *rec)
 {
-	uint64_t ino = rec->type == JT_UNLINK ? rec->ino : rec->type == JT_RENAME && (rec->flags & JF_EXCHANGE) == 0 ? rec->ino2 : 0;
+	uint64_t ino = jrec_unnamed(rec->type, rec->flags, rec->ino, rec->ino2);
 
 	if (about_attributes(rec))
 		sender_lacking(s->sender, rec->ino);

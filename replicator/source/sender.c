@@ -640,7 +640,7 @@ bool sender_is_lacking(const struct sender *s, uint64_t ino)
  * alone: they are compared where it is found, or, when it is not known whether it is such an inode, wherever it may be. */
 static int send_elsewhere(struct sender *s, const struct wrec *e)
 {
-	uint64_t ino = e->type == JT_UNLINK ? e->ino : e->type == JT_RENAME && (e->flags & JF_EXCHANGE) == 0 ? e->ino2 : 0;
+	uint64_t ino = jrec_unnamed(e->type, e->flags, e->ino, e->ino2);
 	char path[PATH_LONGEST];
 
 	if (ino == 0 || e->nlink == 0)

@@ -100,7 +100,7 @@ int window_add(struct window *w, const void *raw, size_t len, uint64_t digest)
 	    .seq = rec.seq, .time_ns = rec.time_ns, .last_ns = rec.time_ns, .last_size = rec.size, .digest = digest, .ino = rec.ino, .ino2 = rec.ino2,
 	    .path = rec.path, .path2 = rec.path2, .raw = w->arena + w->used, .len = (uint32_t)len,
 	    .next = -1, .merge = -1, .create = -1, .linked = rec.handle_len != 0,
-	    .inherited = (rec.type == JT_SETXATTR || rec.type == JT_REMOVEXATTR) && strcmp(rec.xname, "system.posix_acl_default") == 0};
+	    .inherited = jrec_inherited(&rec)};
 	jrec_release(&rec);
 	w->used += len;
 	w->n++;

@@ -204,6 +204,15 @@ def test_random_operations(pair):
     tree.assert_same(pair.dir, pair.copy)
 
 
+def remove_and_make(remove, make):
+    """Both at once, in four threads each."""
+    threads = [threading.Thread(target=f, args=(who,)) for who in range(4) for f in (remove, make)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+
+
 @first
 def test_a_number_that_is_used_again(pair):
     """The server gives the number of a removed file to the next one at once: its records come behind those of the removed one."""
@@ -220,11 +229,7 @@ def test_a_number_that_is_used_again(pair):
         (near / f"r{who}").mkdir()
         for number in range(60):
             (near / f"r{who}" / str(number)).touch()
-    threads = [threading.Thread(target=f, args=(who,)) for who in range(4) for f in (remove, make)]
-    for t in threads:
-        t.start()
-    for t in threads:
-        t.join()
+    remove_and_make(remove, make)
     served_same(pair)
     numbers_are_in_order(pair)
 
@@ -250,11 +255,7 @@ def test_a_number_of_a_directory_that_is_used_again(pair, how):
             (near / f"r{who}" / str(number)).mkdir(parents=True)
             if how == "replace":
                 (near / f"s{who}" / str(number)).mkdir(parents=True)
-    threads = [threading.Thread(target=f, args=(who,)) for who in range(4) for f in (remove, make)]
-    for t in threads:
-        t.start()
-    for t in threads:
-        t.join()
+    remove_and_make(remove, make)
     served_same(pair)
     numbers_are_in_order(pair)
 

@@ -233,13 +233,6 @@ def test_hard_link_survives_its_first_name(pair):
     assert (pair.copy / "b").read_text() == "two, under a name that goes away"
 
 
-def keep_busy(path):
-    """Records that take a second with bwlimit 300K: what was sent before them has been answered when they are sent."""
-    path.touch()
-    for _ in range(100):
-        os.setxattr(path, "user.x", os.urandom(3000))
-
-
 def test_a_file_of_which_no_name_is_known_gets_one(pair):
     """The mount was told of one name, which is gone; the new one is of the same file as the one that it was not told of."""
     (pair.dir / "a").write_text("one")
@@ -254,6 +247,13 @@ def test_a_file_of_which_no_name_is_known_gets_one(pair):
         f.write("two")
     pair.same()
     assert (pair.copy / "b").samefile(pair.copy / "sub" / "c")
+
+
+def keep_busy(path):
+    """Records that take a second with bwlimit 300K: what was sent before them has been answered when they are sent."""
+    path.touch()
+    for _ in range(100):
+        os.setxattr(path, "user.x", os.urandom(3000))
 
 
 def test_a_name_goes_away_while_its_bytes_wait_for_the_comparison(pair_with):
