@@ -202,14 +202,24 @@ static void lead_by(struct celt *el, struct link_group *g)
 	g->changed = el->st.st_ctim;
 }
 
+/* el is what the standby has under the leader's name. */
+static void stands_for(const struct celt *el, struct link_group *g)
+{
+	g->met = 1;
+	g->standby = el->have ? el->e.ino : 0;
+	g->unsure = !el->have || el->e.nlink != el->st.st_nlink;
+}
+
 /* A further name of an inode whose leader was met. Returns 1 if that settles it, 0 to treat it as a file of
  * its own. */
 static int follower(struct compare *c, struct celt *el, struct link_group *g)
 {
 	struct cnode *n = el->node;
-	if (strcmp(g->path, el->path) == 0) {
+	if (strcmp(g->path, el->path) == 0) { /* the same name again, from another job: the stream may have put another file there */
 		lead_by(el, g);
-		return 0; /* the same name again, from another job */
+		if (!g->pending)
+			stands_for(el, g);
+		return 0;
 	}
 	g->met++;
 	if (el->have && g->standby && el->e.ino == g->standby) {
@@ -233,9 +243,11 @@ static int follower(struct compare *c, struct celt *el, struct link_group *g)
 		int err = links_lead(g, el->path);
 		return err ? err : 0;
 	}
+	/* two became one: the stream may have brought bytes into this one, and size and mtime into the leader's */
+	bool mixed = el->have && !g->checksum;
 	int err = put_link(c, n, g, el->path, el->have, &c->scan.mtime);
-	if (!err && !leader_answers(el, g)) /* it became the leader's file, which has changed since */
-		err = compare_add(c, g->path, n->job->flags & CMP_CHECKSUM);
+	if (!err && (mixed || !leader_answers(el, g))) /* it became the leader's file, which has changed since */
+		err = compare_add(c, g->path, mixed ? CMP_CHECKSUM : n->job->flags & CMP_CHECKSUM);
 	return err ? err : 1;
 }
 
@@ -258,17 +270,17 @@ static bool suspected(const struct compare *c, uint64_t standby)
 	return false;
 }
 
-/* A file with several names is about to be changed in place on the standby by a comparison of less than the whole: whether they are the
- * source's names is not known. Once, or a file that is always being written to would have everything compared without end. */
-static void doubt_names(struct compare *c, const struct celt *el)
+/* Whether they are the source's names is not known. Once, or a file that is always being written to would have everything compared without
+ * end. */
+void entry_doubt_names(struct compare *c, const struct cjob *j, uint64_t standby)
 {
-	if (!job_partial(el->node->job) || compare_reports(el->node->job) || c->ndoubted == SUSPECTS_MAX)
+	if (!job_partial(j) || compare_reports(j) || c->ndoubted == SUSPECTS_MAX)
 		return;
 	for (uint32_t i = 0; i < c->ndoubted; i++)
-		if (c->doubted[i] == el->e.ino)
+		if (c->doubted[i] == standby)
 			return;
-	c->doubted[c->ndoubted++] = el->e.ino;
-	suspect(c, el->e.ino);
+	c->doubted[c->ndoubted++] = standby;
+	suspect(c, standby);
 }
 
 /* Hard links of the source and of the standby. Returns 1 if the entry is settled, 0 to go on (*out: its
@@ -303,10 +315,8 @@ static int meet_links(struct compare *c, struct celt *el, struct link_group **ou
 		if (!g)
 			return -ENOMEM;
 		g->nlink = (uint32_t)el->st.st_nlink;
-		g->met = 1;
 		lead_by(el, g);
-		g->standby = el->have ? el->e.ino : 0;
-		g->unsure = !el->have || el->e.nlink != el->st.st_nlink;
+		stands_for(el, g);
 	}
 	*out = g;
 	return 0;
@@ -335,8 +345,8 @@ static int entry_file(struct compare *c, struct celt *el, struct link_group *g)
 					: "holes differ");
 		return 0;
 	}
-	if (g && el->e.nlink > 1 && (bytes || valid || x))
-		doubt_names(c, el);
+	if (g && el->e.nlink > 1 && (size || valid || x))
+		entry_doubt_names(c, j, el->e.ino);
 	if (bytes || holes)
 		return compare_file(c, el, g, valid, x);
 	if (valid || x)

@@ -58,6 +58,7 @@ struct cfile {
 	int fd;			/* -1 until opened */
 	bool have;		/* the standby has a version: */
 	uint64_t size, blocks;	/* its bytes and 512-byte blocks */
+	uint64_t shared;	/* its inode if that has several names there, or 0 */
 	uint32_t valid;		/* JV_* of attributes that differ */
 	bool xdiff;		/* extended attributes differ */
 	bool told;		/* the difference was reported */
@@ -206,6 +207,7 @@ static int file_queue(struct compare *c, struct celt *el, struct link_group *g, 
 	if (el->have) {
 		f->size = el->e.size;
 		f->blocks = el->e.blocks;
+		f->shared = g && el->e.nlink > 1 ? el->e.ino : 0;
 	}
 	f->valid = valid;
 	f->xdiff = xdiff;
@@ -709,6 +711,8 @@ static int file_send(struct compare *c, struct cfile *f)
 				     .ncopies = f->ncopies};
 	extent_init(&spec.extents);
 	int err = 0;
+	if (f->shared)
+		entry_doubt_names(c, f->dir->job, f->shared);
 	if (f->mode == WB_PATCH)
 		extent_swap(&spec.extents, &f->diff);
 	else

@@ -240,6 +240,8 @@ uint32_t entry_attr_diff(const struct compare *c, const struct stat *st, const s
 int entry_fix_attrs(struct compare *c, struct cnode *dir, const char *path, const struct stat *st,
 		    uint32_t valid, bool xattrs);
 int entry_release_links(struct compare *c, struct link_group *g);
+/* An inode with several names is about to be changed in place on the standby by j, which may compare less than the whole. */
+void entry_doubt_names(struct compare *c, const struct cjob *j, uint64_t standby);
 
 /* compare_ops.c: what is put into the stream */
 int op_mkdir(struct compare *c, struct cnode *dir, const char *path, const struct stat *st);

@@ -767,6 +767,60 @@ START_TEST(one_name_of_a_hard_link_with_another)
 }
 END_TEST
 
+/* Records went to each of the two under its own name, and each brought size and mtime. */
+START_TEST(two_files_that_become_one_are_compared)
+{
+	struct pair p;
+	size_t n = 200 << 10;
+	uint8_t *data = noise(n, 8);
+	pair_open(&p);
+	write_file(p.src, "a", data, n);
+	linkat(p.src, "a", p.src, "b", 0);
+	memset(data + 1000, 0, 500);
+	write_file(p.dst, "a", data, n);
+	memset(data + 100000, 0, 500);
+	write_file(p.dst, "b", data, n);
+	same_times(&p, "a");
+	same_times(&p, "b");
+	compare(&p, "", CMP_RECURSIVE);
+	equal(&p);
+	free(data);
+	pair_close(&p);
+}
+END_TEST
+
+/* A live rename puts another file under a name that was compared, and the name is compared again in the same breath. */
+START_TEST(a_name_of_a_hard_link_that_is_replaced_meanwhile)
+{
+	struct pair p;
+	size_t n = 16 << 20;
+	uint8_t *data = noise(n, 9);
+	pair_open(&p);
+	write_file(p.src, "long", data, n);
+	write_text(p.src, "a", "one");
+	linkat(p.src, "a", p.src, "b", 0);
+	compare(&p, "", CMP_RECURSIVE);
+	ck_assert_int_eq(compare_add(p.c, "long", CMP_CHECKSUM), 0);
+	ck_assert_int_eq(compare_add(p.c, "a", CMP_ALLOW), 0);
+	while (compare_scheduled(p.c, "a")) {
+		ck_assert_int_ge(compare_step(p.c), 0);
+		standby_deliver(p.s, p.c);
+	}
+	ck_assert_uint_ne(compare_scheduled(p.c, "long"), 0);
+	ck_assert_int_eq(unlinkat(p.dst, "a", 0), 0);
+	write_text(p.dst, "a", "one");
+	same_times(&p, "a");
+	same_times(&p, ".");
+	ck_assert_int_eq(compare_renamed(p.c, "c", "a", false), 0);
+	ck_assert_int_eq(compare_add(p.c, "a", CMP_ALLOW), 0);
+	run(&p);
+	fchmodat(p.dst, ".", 0755, 0);
+	equal(&p);
+	free(data);
+	pair_close(&p);
+}
+END_TEST
+
 START_TEST(one_path_with_missing_parents)
 {
 	struct pair p;
@@ -1081,7 +1135,8 @@ UNIT_MAIN("compare", first_copy_of_every_kind, report_changes_nothing, types_tha
 	  more_deletions_than_can_wait_take_several_rounds, what_is_scheduled_can_be_asked, excluded_names_are_left_alone, attributes_alone,
 	  changed_blocks_of_a_large_file, replaced_while_it_is_compared, growing_and_shrinking, insertion_is_found,
 	  checksum_finds_silent_damage, a_huge_hole_costs_nothing, holes_are_made_again,
-	  hard_links_made_and_broken, one_name_of_a_hard_link_alone, one_name_of_two_files, one_name_of_a_hard_link_with_another, one_path_with_missing_parents,
+	  hard_links_made_and_broken, one_name_of_a_hard_link_alone, one_name_of_two_files, one_name_of_a_hard_link_with_another, two_files_that_become_one_are_compared,
+	  a_name_of_a_hard_link_that_is_replaced_meanwhile, one_path_with_missing_parents,
 	  one_path_that_is_gone, a_directory_one_level, a_directory_by_itself, nothing_is_inherited_from_the_standby, a_failure_is_tried_again, paths_merge, what_changes_meanwhile_is_compared_again,
 	  what_changes_in_every_round_is_left_to_the_stream,
 	  many_directories_are_asked_for_ahead, stopped_in_the_middle, random_trees_converge)
