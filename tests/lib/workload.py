@@ -336,10 +336,11 @@ class _Hand:
 
     def mmap_store(self):
         """Stores left to munmap go to whole pages only. Since Linux 6.18 the kernel zeroes a FUSE file's last page beyond the size
-        it knows when it writes that page back, also under a write(2) that is just extending the file; msync keeps writes out."""
+        it knows when it writes that page back, also under a write(2) that is just extending the file; msync keeps writes out.
+        The size is asked for by lseek, which waits for such a write: fstat shows it before page faults do, and those end in SIGBUS."""
         flush = self.rnd.random() < 0.5
         with self._open(self._file(), os.O_RDWR) as fd, self.load._shrink:
-            size = os.fstat(fd).st_size
+            size = os.lseek(fd, 0, os.SEEK_END)
             if not flush:
                 size -= size % mmap.PAGESIZE
             if not size:
