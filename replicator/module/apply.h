@@ -11,6 +11,7 @@
 #include "proto/filter.h"
 #include "proto/jrec.h"
 #include "proto/wire.h"
+#include "replicator/module/behind.h"
 #include "replicator/module/dirs.h"
 #include "replicator/module/newdir.h"
 #include "replicator/module/position.h"
@@ -31,6 +32,7 @@ struct apply_env {
 	const char *who;	     /* "uid 33 (www)", for messages; borrowed */
 	const struct filter *filter; /* paths never touched; may be NULL; borrowed */
 	struct position_page *page;  /* borrowed */
+	struct behind *behind;	     /* borrowed */
 	/* An operation failed for good. */
 	void (*fail)(void *arg, const struct wfail *f);
 	/* An operation must wait (no space ...): tell the sender and wait a little. Returns 0 to try again,
@@ -57,6 +59,7 @@ struct transfer {
 	uint64_t spooled; /* bytes in mem or file (WB_PATCH) */
 	int file;	  /* temporary file (WB_NEW) or redo data (WB_PATCH), or -1 */
 	char name[32];	  /* WB_NEW: its name in tmp/ */
+	uint64_t behind;  /* WB_NEW: bytes handed to write-behind */
 	uint64_t number;  /* WB_PATCH: its redo log, 0: none yet */
 	int old;	  /* old version that COPY reads from, or -1 */
 };

@@ -185,8 +185,12 @@ static int data(struct apply *a, struct transfer *t, const struct wop *op)
 	if (err || !op->dlen)
 		return err;
 	a->bytes += op->dlen;
-	if (t->file >= 0 && t->mode == WB_NEW)
-		return fio_pwrite(t->file, op->data, op->dlen, (off_t)op->off);
+	if (t->file >= 0 && t->mode == WB_NEW) {
+		err = fio_pwrite(t->file, op->data, op->dlen, (off_t)op->off);
+		if (!err)
+			behind_written(a->env.behind, a->env.tmpfd, t->name, &t->behind, op->off + op->dlen);
+		return err;
+	}
 	if (t->file >= 0) {
 		err = fio_pwrite(t->file, op->data, op->dlen, (off_t)t->spooled);
 	} else {

@@ -105,6 +105,7 @@ void session_env_init(struct session *s, struct apply_env *env)
 	    .who = s->m->who,
 	    .filter = &s->m->filter,
 	    .page = &s->page,
+	    .behind = &s->behind,
 	    .fail = on_fail,
 	    .hold = on_hold,
 	    .unhold = on_unhold,
@@ -402,9 +403,11 @@ static int enter(struct session *s)
 	}
 	err = syncer_start(&s->syncer);
 	if (!err)
+		err = behind_start(&s->behind);
+	if (!err)
 		err = confine_syscalls(&s->confined);
 	if (err)
-		log_error("system call filter or thread: %s", err_text(err));
+		log_error("system call filter or threads: %s", err_text(err));
 	return err;
 }
 
@@ -418,6 +421,7 @@ static bool finish(struct session *s)
 		log_info("%s: connection ended: %llu records, %llu files, %llu bytes applied", s->env.peer,
 			 (unsigned long long)s->apply.records, (unsigned long long)s->apply.files,
 			 (unsigned long long)s->apply.bytes);
+	behind_stop(&s->behind);
 	int err = syncer_stop(&s->syncer, applied && !(s->page.now.flags & POSITION_LOST));
 	if (applied) {
 		apply_release(&s->apply);

@@ -66,6 +66,7 @@ struct session {
 	struct apply apply;
 	bool applying; /* apply and syncer are active */
 	struct syncer syncer;
+	struct behind behind;
 	bool held; /* HOLD was sent */
 	uint32_t held_code;
 	int hold_ms; /* present delay */

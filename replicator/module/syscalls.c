@@ -67,6 +67,8 @@ static const char *const allowed[] = {
     "fsync",
     "fdatasync",
     "syncfs",
+    "sync_file_range",
+    "sync_file_range2",
     "fchdir",
     "flock",
     "fgetxattr",

@@ -317,3 +317,20 @@ def test_directory_opened_before_an_entry_was_made_in_it(disk, disk_site):
     assert os.listdir(source.dir / "dir") == ["new"]
     source.wait()
     tree.assert_same(source.dir, standby.dir)
+
+
+def test_large_file_does_not_take_the_memory(disk, disk_site):
+    """It goes to the disk while it arrives, and what is there is let go; its descriptors, too."""
+    source, standby, _ = pair_on(disk_site, disk, "standby", size="1G")
+    child = wait_until(standby.children, "a connection")[0]
+    before = len(os.listdir(f"/proc/{child}/fd"))
+    size = 320 << 20
+    with open(source.dir / "large", "wb") as f:
+        for _ in range(0, size, 8 << 20):
+            f.write(os.urandom(4096) * 2048)
+    source.wait()
+    held = subprocess.run(["fincore", "-n", "-b", "-o", "res", standby.dir / "large"], check=True, capture_output=True, text=True)
+    assert int(held.stdout) < size // 2, f"{held.stdout.strip()} bytes of {size} are held in memory"
+    assert standby.children() == [child]
+    assert len(os.listdir(f"/proc/{child}/fd")) <= before
+    tree.assert_same(source.dir, standby.dir)
