@@ -504,7 +504,7 @@ static int item_start(struct bulk *b, struct item *it)
 		extent_release(&spec.extents);
 		return r;
 	}
-	content_mode(&st, &spec);
+	content_mode(it->fd, &st, &spec);
 	spec.fd = fcntl(it->fd, F_DUPFD_CLOEXEC, 3);
 	if (spec.fd < 0) {
 		r = -errno;

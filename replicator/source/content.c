@@ -11,14 +11,38 @@
 #include "proto/path.h"
 #include "replicator/source/content.h"
 
+#define HOLES_LOOKED_AT 256 /* of a file of which not all is in the record: is it the rest of it? */
 #define CHANGED_TRIES 16 /* readings at once of a file that changes meanwhile, before it is put off */
 
-void content_mode(const struct stat *st, struct transfer_spec *spec)
+/* Say whether the ranges cover what the file has, which may be less than its size: they are all there is to send. */
+static bool covers(const struct extent_set *ranges, int fd, uint64_t size)
+{
+	uint64_t off = 0;
+	int run;
+
+	if (extent_covers(ranges, 0, size))
+		return true;
+	for (run = 0; off < size && run < HOLES_LOOKED_AT; run++) {
+		off_t data = lseek(fd, (off_t)off, SEEK_DATA), hole;
+
+		if (data < 0)
+			return errno == ENXIO;
+		if ((uint64_t)data >= size)
+			return true;
+		hole = lseek(fd, data, SEEK_HOLE);
+		if (hole < 0 || !extent_covers(ranges, (uint64_t)data, (uint64_t)hole < size ? (uint64_t)hole : size))
+			return false;
+		off = (uint64_t)hole;
+	}
+	return off >= size;
+}
+
+void content_mode(int fd, const struct stat *st, struct transfer_spec *spec)
 {
 	uint64_t size = (uint64_t)st->st_size;
 	bool small = size <= CONTENT_SMALL;
 
-	if (small || extent_covers(&spec->extents, 0, size)) {
+	if (small || covers(&spec->extents, fd, size)) {
 		extent_clear(&spec->extents);
 		extent_add(&spec->extents, 0, EXTENT_INF);
 		spec->mode = st->st_nlink <= 1 ? WB_NEW : WB_PATCH;
@@ -92,7 +116,7 @@ static int send_now(struct content *c, int *fd, const struct stat *st)
 	if (r == 0 && c->open)
 		r = content_appended(&spec.extents, c->size);
 	if (r == 0) {
-		content_mode(st, &spec);
+		content_mode(spec.fd, st, &spec);
 		if (spec.mode != WB_NEW && c->create != NULL)
 			r = c->create(c->arg);
 		if (r == 0 && spec.mode == WB_PATCH)

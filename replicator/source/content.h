@@ -37,9 +37,9 @@ struct content {
 
 /* Say whether a closed file was written to again after the record that is being served: a newer record comes, or is there already. */
 bool content_superseded(const struct stat *st, uint64_t as_of_ns);
-/* Choose mode, ranges and attributes of a transfer of the file st: a whole new file if it has one name and is small or covered by
- * spec->extents, else a patch. Changes spec->mode, extents and xattrs. */
-void content_mode(const struct stat *st, struct transfer_spec *spec);
+/* Choose mode, ranges and attributes of a transfer of the file fd, whose attributes are st: a whole new file if it has one name and is small
+ * or has no data outside of spec->extents, else a patch. Changes spec->mode, extents and xattrs. */
+void content_mode(int fd, const struct stat *st, struct transfer_spec *spec);
 /* Add to the ranges of a file that stays open what was appended since its newest record, by which it had size bytes: without it the file would end in
  * a hole. Returns 0 or -ENOMEM. */
 int content_appended(struct extent_set *ranges, uint64_t size);

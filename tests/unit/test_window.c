@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause
  * Coalescing: the marks of the window and the states of phantoms. */
 #include "config.h"
+#include <sys/mman.h>
+#include <unistd.h>
 #include "replicator/source/content.h"
 #include "replicator/source/phantom.h"
 #include "tests/unit/journal_made.h"
@@ -366,10 +368,35 @@ START_TEST(only_a_file_with_several_names_is_changed_in_place)
 		struct transfer_spec spec = {.mode = WB_PATCH};
 
 		extent_init(&spec.extents);
-		content_mode(&st, &spec);
+		content_mode(-1, &st, &spec);
 		ck_assert_int_eq(spec.mode, modes[names]);
 		extent_release(&spec.extents);
 	}
+}
+END_TEST
+
+START_TEST(a_file_with_holes_is_new_when_all_its_data_is)
+{
+	static const uint64_t data[] = {1 << 20, 64 << 20};
+	static const struct extent changed[] = {{0, 2 << 20}, {64 << 20, 65 << 20}};
+	int fd = memfd_create("sparse", MFD_CLOEXEC);
+
+	ck_assert_int_eq(ftruncate(fd, 128 << 20), 0);
+	for (size_t i = 0; i < 2; i++)
+		ck_assert_int_eq(pwrite(fd, "x", 1, (off_t)data[i]), 1);
+	for (size_t n = 1; n <= 2; n++) {
+		struct stat st = {.st_nlink = 1, .st_size = 128 << 20};
+		struct transfer_spec spec = {.mode = WB_NEW};
+
+		extent_init(&spec.extents);
+		for (size_t i = 0; i < n; i++)
+			extent_add(&spec.extents, changed[i].start, changed[i].end);
+		content_mode(fd, &st, &spec);
+		ck_assert_int_eq(spec.mode, n == 2 ? WB_NEW : WB_PATCH);
+		ck_assert(n == 2 ? extent_covers(&spec.extents, 0, EXTENT_INF) : !extent_covers(&spec.extents, 0, 128 << 20));
+		extent_release(&spec.extents);
+	}
+	close(fd);
 }
 END_TEST
 
@@ -462,5 +489,6 @@ UNIT_MAIN("window", repeated_content_merges_into_the_first, content_does_not_mer
     create_is_not_held_when_something_needs_the_name, create_is_not_held_when_its_directory_gets_another_acl, a_create_is_not_held_while_its_directory_moves, a_number_used_again_is_another_inode, a_linked_file_is_not_ephemeral,
     a_file_created_and_deleted_never_leaves, the_old_file_stands_in_until_the_next_version, what_may_have_left_before_is_removed, a_stand_in_is_moved_and_removed,
     an_exchange_with_a_phantom_moves_the_other_side_only, a_hollow_file_does_not_replace_a_full_one, more_hollow_files_than_can_be_listed_are_counted,
-    only_a_file_with_several_names_is_changed_in_place, a_phantom_that_replaces_a_phantom_replaces_nothing,
+    only_a_file_with_several_names_is_changed_in_place,
+    a_file_with_holes_is_new_when_all_its_data_is, a_phantom_that_replaces_a_phantom_replaces_nothing,
     what_is_left_to_the_comparison_replaces_nothing, a_doubted_file_is_not_moved_but_one_born_since_is)
