@@ -29,6 +29,8 @@ static bool covers(const struct extent_set *ranges, int fd, uint64_t size)
 			return errno == ENXIO;
 		if ((uint64_t)data >= size)
 			return true;
+		if (!extent_covers(ranges, (uint64_t)data, (uint64_t)data + 1))
+			return false;
 		hole = lseek(fd, data, SEEK_HOLE);
 		if (hole < 0 || !extent_covers(ranges, (uint64_t)data, (uint64_t)hole < size ? (uint64_t)hole : size))
 			return false;

@@ -45,6 +45,7 @@ struct transfer {
 	uint32_t ext;         /* extent under way */
 	uint64_t pos;         /* next byte; 0 before the extent's start means its start */
 	uint64_t data_end;    /* end of the data run at pos, 0: not asked yet */
+	struct extent run;    /* the data run asked for last: the next extents lie in it more often than not */
 };
 
 static int copies_dup(struct transfer *t, const struct transfer_spec *spec)
@@ -185,6 +186,10 @@ static int data_run(struct transfer *t, uint64_t end)
 		t->data_end = end;
 		return 0;
 	}
+	if (t->run.start <= t->pos && t->pos < t->run.end) { /* asking costs as much as the run is long on tmpfs */
+		t->data_end = t->run.end < end ? t->run.end : end;
+		return 0;
+	}
 	data = lseek(t->fd, (off_t)t->pos, SEEK_DATA);
 	if (data < 0 && errno != ENXIO && errno != EINVAL)
 		return -errno;
@@ -206,7 +211,8 @@ static int data_run(struct transfer *t, uint64_t end)
 		t->pos = (uint64_t)data;
 	}
 	hole = lseek(t->fd, data, SEEK_HOLE);
-	t->data_end = hole < 0 || (uint64_t)hole > end ? end : (uint64_t)hole;
+	t->run = (struct extent){(uint64_t)data, hole < 0 ? end : (uint64_t)hole};
+	t->data_end = t->run.end < end ? t->run.end : end;
 	return 0;
 }
 
