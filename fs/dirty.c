@@ -305,8 +305,8 @@ static void append_locked(struct tfs *fs, struct worker *w, struct inode *i, str
 		r->handle = x->u.h.f_handle;
 		r->handle_len = x->u.h.handle_bytes;
 	}
-	/* without any link nobody can see the bytes any more */
-	if (x->st.st_nlink > 0 && !i->gone)
+	/* without any link nobody can see the bytes any more; one whose name is known was linked since it was looked at */
+	if ((x->st.st_nlink > 0 || n > 0) && !i->gone)
 		journal_append(fs->journal, r);
 }
 
