@@ -20,6 +20,7 @@
 #include "proto/clock.h"
 #include "replicator/source/content.h"
 #include "replicator/source/deaths.h"
+#include "replicator/source/inoset.h"
 #include "replicator/source/locate.h"
 #include "replicator/source/owed.h"
 #include "replicator/source/phantom.h"
@@ -29,7 +30,6 @@
 #define SLICE       64u           /* records of one step */
 #define UNSURE_NS   (50 * NS_PER_MS) /* time that a file which is not found is looked for */
 #define BIRTHS_OFF  3 /* so many files that seemed younger than their records, and no record said why: the clock was set back */
-#define LACKING_MAX (1u << 20) /* inodes that may lack something and are known: 8 MiB */
 #define HOLD_NS     (2 * NS_PER_MS) /* time that a CREATE at the journal's end waits for its content */
 #define BATCH_GOOD  (192u << 10)  /* bytes at which a batch is ended with a position */
 #define BATCH_FIRST (16u << 10)   /* the same while the peer has nothing to do */
@@ -54,9 +54,7 @@ struct sender {
 	uint64_t hold_ns;       /* when the CREATE at the end of the window is sent all the same, 0: none is held */
 	unsigned young;         /* files that were younger than their records without a reason */
 	int32_t created;        /* index of the held CREATE that was sent after all, -1: none */
-	uint64_t *lacking;      /* inodes of which the standby may lack bytes or attributes, until all is compared */
-	size_t nlacking, caplacking;
-	bool any_lacks;         /* they are more than can be known */
+	struct inoset lacking;  /* inodes of which the standby may lack bytes or attributes, until all is compared */
 	uint64_t out[WPOS_OUT_MAX + 1]; /* of one too many the smallest is still known */
 };
 
@@ -91,7 +89,7 @@ void sender_free(struct sender *s)
 	deaths_free(s->deaths);
 	owed_release(&s->owed);
 	buf_release(&s->scratch);
-	free(s->lacking);
+	inoset_release(&s->lacking);
 	free(s);
 }
 
@@ -621,19 +619,9 @@ static int decide(struct sender *s, const struct wrec *e)
 	return r == PA_SEND ? phantoms_decide(s->phantoms, e) : r;
 }
 
-static bool known_lacking(const struct sender *s, uint64_t ino)
-{
-	size_t i;
-
-	for (i = 0; i < s->nlacking; i++)
-		if (s->lacking[i] == ino)
-			return true;
-	return false;
-}
-
 bool sender_is_lacking(const struct sender *s, uint64_t ino)
 {
-	return s->any_lacks || known_lacking(s, ino);
+	return s->lacking.more || inoset_has(&s->lacking, ino);
 }
 
 /* Record e took a name from an inode that has others, while its bytes or attributes are left to the comparison, which may know it by this name
@@ -645,8 +633,8 @@ static int send_elsewhere(struct sender *s, const struct wrec *e)
 
 	if (ino == 0 || e->nlink == 0)
 		return 0;
-	if (phantoms_state(s->phantoms, ino) != PS_LEFT && !known_lacking(s, ino))
-		return s->any_lacks ? bulk_recheck(s->env.bulk, e->seq, "", CMP_RECURSIVE) : 0;
+	if (phantoms_state(s->phantoms, ino) != PS_LEFT && !inoset_has(&s->lacking, ino))
+		return s->lacking.more ? bulk_recheck(s->env.bulk, e->seq, "", CMP_RECURSIVE) : 0;
 	if (!locate_name(s->env.rootfd, ino, path, sizeof path))
 		return 0;
 	return bulk_recheck_entry(s->env.bulk, e->seq, path, CMP_CHECKSUM);
@@ -839,21 +827,7 @@ int sender_leave(struct sender *s, uint64_t ino, uint64_t seq)
 
 void sender_lacking(struct sender *s, uint64_t ino)
 {
-	size_t cap = s->caplacking == 0 ? 64 : s->caplacking * 2;
-	uint64_t *v;
-
-	if (s->nlacking > 0 && s->lacking[s->nlacking - 1] == ino)
-		return;
-	if (s->nlacking == s->caplacking) {
-		v = cap > LACKING_MAX ? NULL : reallocarray(s->lacking, cap, sizeof *v);
-		if (v == NULL) {
-			s->any_lacks = true;
-			return;
-		}
-		s->lacking = v;
-		s->caplacking = cap;
-	}
-	s->lacking[s->nlacking++] = ino;
+	inoset_add(&s->lacking, ino);
 }
 
 bool sender_unended(const struct sender *s, uint64_t *ino, uint64_t *seq)
@@ -874,8 +848,7 @@ void sender_doubt(struct sender *s)
 void sender_compared(struct sender *s)
 {
 	phantoms_compared(s->phantoms);
-	s->nlacking = 0;
-	s->any_lacks = false;
+	inoset_clear(&s->lacking);
 }
 
 static int put_pos(struct sender *s)
