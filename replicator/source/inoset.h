@@ -7,7 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define INOSET_MAX (1u << 20) /* numbers, 16 MiB */
+#define INOSET_MAX ((size_t)1 << 20) /* numbers, 16 MiB */
 
 /* All zero: empty. */
 struct inoset {
