@@ -59,7 +59,7 @@ struct transfer {
 	uint64_t spooled; /* bytes in mem or file (WB_PATCH) */
 	int file;	  /* temporary file (WB_NEW) or redo data (WB_PATCH), or -1 */
 	char name[32];	  /* WB_NEW: its name in tmp/ */
-	uint64_t behind;  /* WB_NEW: bytes handed to write-behind */
+	struct behind_file behind; /* WB_NEW: what of it went to write-behind */
 	uint64_t number;  /* WB_PATCH: its redo log, 0: none yet */
 	int old;	  /* old version that COPY reads from, or -1 */
 };

@@ -188,7 +188,7 @@ static int data(struct apply *a, struct transfer *t, const struct wop *op)
 	if (t->file >= 0 && t->mode == WB_NEW) {
 		err = fio_pwrite(t->file, op->data, op->dlen, (off_t)op->off);
 		if (!err)
-			behind_written(a->env.behind, a->env.tmpfd, t->name, &t->behind, op->off + op->dlen);
+			behind_written(a->env.behind, &t->behind, a->env.tmpfd, t->name, op->off, op->dlen);
 		return err;
 	}
 	if (t->file >= 0) {

@@ -17,7 +17,8 @@ static void finish(struct behind_piece *p)
 	if (p->fd < 0)
 		return;
 	if (sync_file_range(p->fd, p->off, p->len,
-			    SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER) == 0)
+			    SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE |
+				SYNC_FILE_RANGE_WAIT_AFTER) == 0)
 		posix_fadvise(p->fd, p->off, p->len, POSIX_FADV_DONTNEED);
 	close(p->fd);
 	p->fd = -1;
@@ -73,15 +74,24 @@ int behind_start(struct behind *b)
 	return err;
 }
 
-void behind_written(struct behind *b, int dirfd, const char *name, uint64_t *done, uint64_t end)
+void behind_written(struct behind *b, struct behind_file *f, int dirfd, const char *name, uint64_t off,
+		    uint64_t len)
 {
-	uint64_t from = *done < BEHIND_FROM ? BEHIND_FROM : *done;
-	if (end < from + BEHIND_PIECE)
+	uint64_t end = off + len - (off + len) % BEHIND_ALIGN;
+	if (f->bytes < BEHIND_FROM) {
+		f->bytes += len;
+		f->from = end;
 		return;
-	*done = end - end % BEHIND_PIECE; /* a page half written is not given back */
-	struct behind_piece p = {.fd = openat(dirfd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW),
-				 .off = (off_t)from,
-				 .len = (off_t)(*done - from)};
+	}
+	f->fresh += len;
+	if (f->fresh < BEHIND_PIECE || end <= f->from)
+		return;
+	struct behind_piece p = {.fd = -1, .off = (off_t)f->from, .len = (off_t)(end - f->from)};
+	f->from = end;
+	f->fresh = 0;
+	if ((uint64_t)p.len > 2 * (uint64_t)BEHIND_PIECE) /* scattered */
+		return;
+	p.fd = openat(dirfd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
 	if (p.fd < 0)
 		return;
 	uint64_t until = clock_mono() + BEHIND_MS * NS_PER_MS;

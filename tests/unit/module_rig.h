@@ -33,6 +33,7 @@ struct rig {
 	char text[1024];
 	struct wack ack;
 	bool closed;
+	uint64_t sent; /* bytes of batches in this connection */
 	bool xattrs; /* rig_file sends an empty set of attributes */
 };
 
@@ -120,6 +121,7 @@ static inline void rig_connect(struct rig *r)
 	r->closed = false;
 	r->refuse_code = 0;
 	r->acks = r->fails = 0;
+	r->sent = 0;
 }
 
 static inline void rig_take(struct rig *r, uint8_t type, struct buf *p)
@@ -220,12 +222,16 @@ static inline void rig_rec(struct rig *r, const struct jrec *rec)
 	buf_release(&b);
 }
 
-/* Send the batch and await its ACK. Returns false when the connection ended instead. */
+/* Send the batch and await its ACK; another one may come before, of what became durable. Returns false when the connection ended instead. */
 static inline bool rig_send(struct rig *r)
 {
 	ck_assert_int_eq(conn_put(r->conn, FT_BATCH, r->batch.data, r->batch.len, COMPRESS_NONE), 0);
+	r->sent += r->batch.len;
 	buf_clear(&r->batch);
-	return rig_await(r, FT_ACK, NULL);
+	while (rig_await(r, FT_ACK, NULL))
+		if (r->ack.received >= r->sent)
+			return true;
+	return false;
 }
 
 /* End the connection; returns the child's wait status. */
