@@ -86,12 +86,14 @@ void behind_written(struct behind *b, struct behind_file *f, int dirfd, const ch
 	f->fresh += len;
 	if (f->fresh < BEHIND_PIECE || end <= f->from)
 		return;
-	struct behind_piece p = {.fd = -1, .off = (off_t)f->from, .len = (off_t)(end - f->from)};
+	uint64_t from = f->from;
 	f->from = end;
 	f->fresh = 0;
-	if ((uint64_t)p.len > 2 * (uint64_t)BEHIND_PIECE) /* scattered */
+	if (end - from > 2 * (uint64_t)BEHIND_PIECE) /* scattered */
 		return;
-	p.fd = openat(dirfd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	struct behind_piece p = {.fd = openat(dirfd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW),
+				 .off = (off_t)from,
+				 .len = (off_t)(end - from)};
 	if (p.fd < 0)
 		return;
 	uint64_t until = clock_mono() + BEHIND_MS * NS_PER_MS;
