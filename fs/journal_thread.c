@@ -7,12 +7,12 @@
 #include "fs/journal_priv.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
 
 #include "proto/err.h"
 #include "proto/log.h"
+#include "proto/thread.h"
 
 static void *preparer_main(void *arg)
 {
@@ -188,23 +188,12 @@ static void *syncer_main(void *arg)
 	return NULL;
 }
 
-/* Signals belong to the threads of the program. */
-static int start(pthread_t *t, void *(*fn)(void *), struct journal *j)
-{
-	sigset_t all, old;
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	int err = pthread_create(t, NULL, fn, j);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	return -err;
-}
-
 int threads_start(struct journal *j)
 {
 	void *(*const mains[JOURNAL_THREADS])(void *) = {preparer_main, keeper_main, syncer_main};
 	int err = 0;
 	for (j->nthreads = 0; j->nthreads < JOURNAL_THREADS && !err; j->nthreads += !err)
-		err = start(&j->threads[j->nthreads], mains[j->nthreads], j);
+		err = thread_start(&j->threads[j->nthreads], 0, mains[j->nthreads], j);
 	if (err)
 		threads_stop(j);
 	return err;

@@ -24,7 +24,6 @@
 #include <linux/fuse.h>
 #include <poll.h>
 #include <sched.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,6 +34,7 @@
 
 #include "fs/inflight.h"
 #include "proto/log.h"
+#include "proto/thread.h"
 
 #ifndef FUSE_URING_IN_OUT_HEADER_SZ /* linux/fuse.h before 7.42 */
 #define FUSE_URING_IN_OUT_HEADER_SZ 128
@@ -352,7 +352,6 @@ static void server_free(struct uring_server *s)
 static int server_start_locked(struct uring *u, struct queue *q)
 {
 	struct uring_server *s = calloc(1, sizeof(*s));
-	sigset_t all, old;
 	int r;
 
 	if (!s)
@@ -364,10 +363,7 @@ static int server_start_locked(struct uring *u, struct queue *q)
 		free(s);
 		return -ENOMEM;
 	}
-	sigfillset(&all); /* signals are the loop's */
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	r = -pthread_create(&s->thread, NULL, server_main, s);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	r = thread_start(&s->thread, 0, server_main, s);
 	if (r < 0) {
 		server_free(s);
 		return r;

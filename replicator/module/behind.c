@@ -5,11 +5,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "proto/clock.h"
+#include "proto/thread.h"
 
 /* Wait until the bytes are on the disk, then give their memory back. */
 static void finish(struct behind_piece *p)
@@ -57,19 +57,11 @@ static void *thread_main(void *arg)
 
 int behind_start(struct behind *b)
 {
-	pthread_attr_t ta;
-	sigset_t all, old;
 	memset(b, 0, sizeof(*b));
 	pthread_mutex_init(&b->lock, NULL);
 	clock_cond_init(&b->more);
 	clock_cond_init(&b->room);
-	pthread_attr_init(&ta);
-	pthread_attr_setstacksize(&ta, 256 << 10);
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	int err = -pthread_create(&b->thread, &ta, thread_main, b);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	pthread_attr_destroy(&ta);
+	int err = thread_start(&b->thread, 256 << 10, thread_main, b);
 	b->started = !err;
 	return err;
 }

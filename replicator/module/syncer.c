@@ -4,7 +4,6 @@
 #include "replicator/module/syncer.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -13,6 +12,7 @@
 #include "proto/err.h"
 #include "proto/fileio.h"
 #include "proto/log.h"
+#include "proto/thread.h"
 
 /* Copy without the unused part of the outstanding numbers. */
 static void copy_position(struct position *to, const struct position *from)
@@ -94,21 +94,13 @@ static void *thread_main(void *arg)
 
 int syncer_start(struct syncer *s)
 {
-	pthread_attr_t ta;
-	sigset_t all, old;
 	memset(s, 0, sizeof(*s));
 	pthread_mutex_init(&s->lock, NULL);
 	clock_cond_init(&s->cond);
 	s->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (s->wake < 0)
 		return -errno;
-	pthread_attr_init(&ta);
-	pthread_attr_setstacksize(&ta, 256 << 10);
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	int err = -pthread_create(&s->thread, &ta, thread_main, s);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	pthread_attr_destroy(&ta);
+	int err = thread_start(&s->thread, 256 << 10, thread_main, s);
 	s->started = !err;
 	return err;
 }
