@@ -131,7 +131,8 @@ static int put_removal(struct sender *s, const struct jrec *rec, uint64_t ino, c
 	return r;
 }
 
-static int put_unlink(struct sender *s, size_t i)
+/* Instead of RENAME i, which has nothing to show: the old name is removed, or, in an EXCHANGE of which no side has, both are. */
+static int put_removals(struct sender *s, size_t i, bool both)
 {
 	struct jrec rec;
 	int r = window_decode(s->w, i, &rec);
@@ -140,7 +141,7 @@ static int put_unlink(struct sender *s, size_t i)
 		return r;
 	r = put_removal(s, &rec, rec.ino, rec.path, rec.pm);
 	if (r == 0)
-		r = owe(s, rec.path2, rec.pm2);
+		r = both ? put_removal(s, &rec, rec.ino2, rec.path2, rec.pm2) : owe(s, rec.path2, rec.pm2);
 	jrec_release(&rec);
 	return r;
 }
@@ -220,21 +221,6 @@ static int send_rename(struct sender *s, size_t i)
 	return r < 0 ? r : after_rename(s, e->seq, e->path, e->path2, e->flags);
 }
 
-/* Instead of EXCHANGE i, in which no side has anything to show. */
-static int send_neither(struct sender *s, size_t i)
-{
-	struct jrec rec;
-	int r = window_decode(s->w, i, &rec);
-
-	if (r < 0)
-		return r;
-	r = put_removal(s, &rec, rec.ino, rec.path, rec.pm);
-	if (r == 0)
-		r = put_removal(s, &rec, rec.ino2, rec.path2, rec.pm2);
-	jrec_release(&rec);
-	return r;
-}
-
 /* Instead of EXCHANGE i, in which one side has nothing to show: its name is removed, and the other side takes it. */
 static int send_half(struct sender *s, size_t i, bool back)
 {
@@ -247,14 +233,10 @@ static int send_half(struct sender *s, size_t i, bool back)
 		r = window_decode(s->w, i, &rec);
 	if (r < 0)
 		return r;
-	jrec_init(&half, JT_UNLINK);
+	r = put_removal(s, &rec, back ? rec.ino : rec.ino2, to, back ? rec.pm : rec.pm2);
+	jrec_init(&half, JT_RENAME);
 	half.seq = rec.seq;
 	half.time_ns = rec.time_ns;
-	half.ino = back ? rec.ino : rec.ino2;
-	half.path = to;
-	half.pm = back ? rec.pm : rec.pm2;
-	r = put_made(s, &half);
-	half.type = JT_RENAME;
 	half.flags = JF_DIR; /* it may be one */
 	half.ino = back ? rec.ino2 : rec.ino;
 	half.mode = S_IFDIR | 0755;
@@ -421,10 +403,8 @@ int record_send(struct sender *s, size_t i, enum phantom_act act)
 		return put_nothing(s, i);
 	if (act == PA_LEAVE)
 		return leave(s, i);
-	if (act == PA_UNLINK)
-		return put_unlink(s, i);
-	if (act == PA_NEITHER)
-		return send_neither(s, i);
+	if (act == PA_UNLINK || act == PA_NEITHER)
+		return put_removals(s, i, act == PA_NEITHER);
 	if ((act == PA_BACK || act == PA_ON) && !excluded(s, e->path, false) && !excluded(s, e->path2, false))
 		return send_half(s, i, act == PA_BACK);
 	switch (e->type) {

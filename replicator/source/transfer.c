@@ -44,8 +44,7 @@ struct transfer {
 	XXH3_state_t *hash;   /* NULL unless there are copies */
 	uint32_t ext;         /* extent under way */
 	uint64_t pos;         /* next byte; 0 before the extent's start means its start */
-	uint64_t data_end;    /* end of the data run at pos, 0: not asked yet */
-	struct extent run;    /* the data run asked for last: the next extents lie in it more often than not */
+	struct extent run;    /* the data run asked for last: the next extents lie in it more often than not, and on tmpfs asking costs as much as it is long */
 };
 
 static int copies_dup(struct transfer *t, const struct transfer_spec *spec)
@@ -183,24 +182,20 @@ static int data_run(struct transfer *t, uint64_t end)
 	off_t data, hole;
 
 	if (t->st.st_size <= DENSE_MAX && (uint64_t)t->st.st_blocks * 512 >= (uint64_t)t->st.st_size) {
-		t->data_end = end;
-		return 0;
-	}
-	if (t->run.start <= t->pos && t->pos < t->run.end) { /* asking costs as much as the run is long on tmpfs */
-		t->data_end = t->run.end < end ? t->run.end : end;
+		t->run = (struct extent){t->pos, end};
 		return 0;
 	}
 	data = lseek(t->fd, (off_t)t->pos, SEEK_DATA);
 	if (data < 0 && errno != ENXIO && errno != EINVAL)
 		return -errno;
 	if (data < 0 && errno == EINVAL) { /* a file system without holes */
-		t->data_end = end;
+		t->run = (struct extent){t->pos, end};
 		return 0;
 	}
 	if (data < 0 || (uint64_t)data >= end) {
 		int r = put_hole(t, t->pos, end);
 
-		t->pos = t->data_end = end;
+		t->pos = end;
 		return r;
 	}
 	if ((uint64_t)data > t->pos) {
@@ -212,14 +207,15 @@ static int data_run(struct transfer *t, uint64_t end)
 	}
 	hole = lseek(t->fd, data, SEEK_HOLE);
 	t->run = (struct extent){(uint64_t)data, hole < 0 ? end : (uint64_t)hole};
-	t->data_end = t->run.end < end ? t->run.end : end;
 	return 0;
 }
 
-static int put_data(struct transfer *t)
+/* Put a piece of the data run at t->pos, which ends with the extent if not before. */
+static int put_data(struct transfer *t, uint64_t end)
 {
 	struct wop op = {.type = WOP_DATA, .xid = t->xid, .off = t->pos};
-	size_t want = t->data_end - t->pos < STREAM_PIECE ? t->data_end - t->pos : STREAM_PIECE;
+	uint64_t stop = t->run.end < end ? t->run.end : end;
+	size_t want = stop - t->pos < STREAM_PIECE ? stop - t->pos : STREAM_PIECE;
 	ssize_t n;
 	int r;
 
@@ -228,7 +224,7 @@ static int put_data(struct transfer *t)
 	if (n < 0)
 		return -errno;
 	if (n == 0) { /* the file became shorter: COMMIT carries the size */
-		t->pos = t->data_end;
+		t->pos = stop;
 		return 0;
 	}
 	op.dlen = (uint32_t)n;
@@ -288,21 +284,20 @@ static int bytes_step(struct transfer *t)
 		int r;
 
 		if (t->pos < e->start)
-			t->pos = e->start, t->data_end = 0;
+			t->pos = e->start;
 		if (t->pos >= end) {
 			t->ext++;
-			t->data_end = 0;
 			continue;
 		}
 		if (put >= STREAM_PIECE || ops++ > 512)
 			return TR_MORE;
-		if (t->data_end <= t->pos) {
+		if (t->pos < t->run.start || t->pos >= t->run.end) {
 			r = data_run(t, end);
 			if (r < 0)
 				return r;
 			continue;
 		}
-		r = put_data(t);
+		r = put_data(t, end);
 		if (r < 0)
 			return r;
 		put += (size_t)r;
