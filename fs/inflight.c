@@ -9,10 +9,10 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "proto/filemap.h"
 #include "proto/jrec.h"
 
 #define MAGIC      0x31494c464e49ull /* "INFLI1" */
@@ -50,7 +50,8 @@ struct head {
 
 struct inflight {
 	int fd;
-	uint8_t *map;
+	struct filemap *file;
+	uint8_t *map; /* where it begins */
 	pthread_mutex_t lock;
 	/* protected by lock */
 	bool op_taken[INFLIGHT_OPS];
@@ -65,7 +66,7 @@ static struct head *head_of(struct inflight *f)
 
 bool inflight_overflowed(struct inflight *f)
 {
-	return atomic_load(&head_of(f)->overflow) != 0;
+	return atomic_load(&head_of(f)->overflow) != 0 || filemap_failed(f->file);
 }
 
 static void overflow(struct inflight *f)
@@ -82,6 +83,15 @@ static struct op_slot *op_at(struct inflight *f, int n)
 static struct dirty_slot *dirty_at(struct inflight *f, uint32_t n)
 {
 	return (struct dirty_slot *)(f->map + HEAD_SIZE + (size_t)INFLIGHT_OPS * OP_SIZE + (size_t)n * DIRTY_SIZE);
+}
+
+/* What was noted while it could not be written is lost. */
+static void mended(void *map, const void *was)
+{
+	struct head *h = map;
+
+	(void)was;
+	atomic_store(&h->overflow, 1);
 }
 
 int inflight_open(struct inflight **out, int dirfd)
@@ -104,12 +114,15 @@ int inflight_open(struct inflight **out, int dirfd)
 	}
 	if (ftruncate(f->fd, (off_t)FILE_SIZE) < 0)
 		goto fail;
-	/* allocated in full: a store into a hole of a full disk would be SIGBUS */
+	/* allocated in full: a store into a hole of a full disk would fail */
 	if (fallocate(f->fd, 0, 0, (off_t)FILE_SIZE) < 0 && errno != EOPNOTSUPP)
 		goto fail;
-	f->map = mmap(NULL, FILE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, f->fd, 0);
-	if (f->map == MAP_FAILED)
+	err = filemap_write(&f->file, f->fd, FILE_SIZE, mended);
+	if (err) {
+		errno = -err;
 		goto fail;
+	}
+	f->map = filemap_at(f->file);
 	magic = MAGIC;
 	memcpy(f->map, &magic, sizeof(magic));
 	for (uint32_t i = INFLIGHT_DIRTY; i-- > 0;)
@@ -129,7 +142,7 @@ void inflight_close(struct inflight *f)
 {
 	if (!f)
 		return;
-	munmap(f->map, FILE_SIZE);
+	filemap_close(f->file);
 	close(f->fd);
 	pthread_mutex_destroy(&f->lock);
 	free(f->free);

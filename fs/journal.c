@@ -7,7 +7,7 @@
  *              committed_seq and rings. No system call, except a rename(2) when cur is full.
  *   waiting    cur is full and next is late: the append sleeps on `ready` until the preparer has it, at most
  *              JOURNAL_WAIT_MS.
- *   degraded   next cannot be made (disk full, I/O error), or an fsync failed: appends add their paths to
+ *   degraded   next cannot be made (disk full, I/O error), a store to a map or an fsync failed: appends add their paths to
  *              `dirty`, an in-memory set, and no sequence number is used. The keeper tries every second to go
  *              on in a new segment, whose first records are RECHECKs of the set. head->degraded says
  *              so to everybody; a writer that is killed in this state leaves the flag, and the next
@@ -21,6 +21,7 @@
 #include "config.h"
 #include "fs/journal.h"
 #include "fs/journal_priv.h"
+#include "fs/journal_void.h"
 
 #include <endian.h>
 #include <errno.h>
@@ -71,6 +72,8 @@ int journal_put_locked(struct journal *j, struct jrec *r)
 	r->seq = j->seq + 1;
 	r->time_ns = journal_now();
 	int err = jrec_put(&b, r);
+	if (!err && filemap_failed(j->cur->file))
+		err = -EIO;
 	if (err)
 		return err;
 	uint64_t csum;
@@ -82,20 +85,22 @@ int journal_put_locked(struct journal *j, struct jrec *r)
 	atomic_fetch_add_explicit(&j->head->appended_bytes, b.len, memory_order_relaxed);
 	atomic_store_explicit(&j->head->committed_ns, r->time_ns, memory_order_relaxed);
 	atomic_store_explicit(&j->head->committed_seq, r->seq, memory_order_release);
+	if (filemap_failed(j->headfile)) /* readers do not see the record yet */
+		journal_degrade_locked(j, -EIO);
 	return 0;
 }
 
-static void put_collapsed(struct journal *j, uint64_t from, int n)
+static int put_collapsed(struct journal *j, uint64_t from, int n)
 {
 	struct jrec r;
 	jrec_init(&r, JT_COLLAPSED);
 	r.from = from;
 	r.to = j->seq;
 	r.size = (uint64_t)n;
-	journal_put_locked(j, &r);
+	return journal_put_locked(j, &r);
 }
 
-void journal_put_set_locked(struct journal *j, struct pathset *set, uint64_t from)
+int journal_put_set_locked(struct journal *j, struct pathset *set, uint64_t from)
 {
 	struct pathset_entry root = {.path = (char[]){""}, .flags = JF_RECURSIVE};
 	struct pathset_entry *list, *v;
@@ -105,16 +110,16 @@ void journal_put_set_locked(struct journal *j, struct pathset *set, uint64_t fro
 		v = &root;
 		n = 1;
 	}
-	if (from)
-		put_collapsed(j, from, n);
-	for (int i = 0; i < n; i++) {
+	int err = from ? put_collapsed(j, from, n) : 0;
+	for (int i = 0; i < n && err != -EIO; i++) {
 		struct jrec r;
 		jrec_init(&r, JT_RECHECK);
 		r.flags = v[i].flags;
 		r.path = v[i].path;
-		journal_put_locked(j, &r);
+		err = journal_put_locked(j, &r);
 	}
 	free(list);
+	return err == -EIO ? err : 0;
 }
 
 /* Wait until next is there or known not to come. Returns 0 or -errno. The lock is released meanwhile. */
@@ -168,10 +173,12 @@ static int put_instead_locked(struct journal *j, struct jrec *r)
 		add_nearest(&set, r->path2);
 	pathset_fit(&set, PATHSET_MAX, segment_room(j->opt.segment_size));
 	int err = make_room_locked(j, (size_t)2 * (JREC_HEADER + 18) + set.bytes);
-	if (err)
+	if (!err)
+		err = journal_put_set_locked(j, &set, 0);
+	if (err) {
+		journal_degrade_locked(j, err);
 		pathset_union(&j->dirty, &set);
-	else
-		journal_put_set_locked(j, &set, 0);
+	}
 	pathset_release(&set);
 	r->seq = j->seq;
 	j->replaced++;
@@ -198,12 +205,14 @@ static int append_locked(struct journal *j, struct jrec *r)
 		size = jrec_size(r);
 	}
 	int err = E_LIMIT;
-	if (size <= max) {
-		if (make_room_locked(j, size)) {
-			pathset_add_record(&j->dirty, r);
-			return j->degraded;
-		}
+	if (size <= max && !make_room_locked(j, size)) {
 		err = journal_put_locked(j, r);
+		if (err == -EIO)
+			journal_degrade_locked(j, err);
+	}
+	if (size <= max && j->degraded && err) {
+		pathset_add_record(&j->dirty, r);
+		return j->degraded;
 	}
 	return err ? put_instead_locked(j, r) : 0;
 }
@@ -229,6 +238,13 @@ uint64_t journal_flushed(struct journal *j)
 	uint64_t seq = j->seq + (waits ? 2 : 0); /* a SEAL, then the set */
 	pthread_mutex_unlock(&j->lock);
 	return seq;
+}
+
+int journal_write_head(struct journal *j)
+{
+	if (filemap_failed(j->headfile))
+		return -EIO;
+	return msync(j->head, JHEAD_SIZE, MS_SYNC) ? -errno : 0;
 }
 
 struct jhead *journal_head(struct journal *j)
@@ -414,7 +430,7 @@ void journal_clock(struct journal *j, uint64_t ns)
 	if (atomic_load(&j->head->safe_ns) <= ns)
 		return;
 	atomic_store(&j->head->safe_ns, ns);
-	msync(j->head, JHEAD_SIZE, MS_SYNC);
+	journal_write_head(j);
 }
 
 void journal_close(struct journal *j)
@@ -435,7 +451,12 @@ void journal_close(struct journal *j)
 		atomic_store(&j->head->clean, 1);
 	}
 	atomic_store(&j->head->writer_pid, 0);
-	if (msync(j->head, JHEAD_SIZE, MS_SYNC))
-		log_error("journal: the head page could not be written: %s", err_text(-errno));
+	err = journal_write_head(j);
+	if (err) {
+		log_error("journal: the head page could not be written: %s", err_text(err));
+		journal_void_set(j->id);
+	} else if (j->voided) {
+		journal_void_clear(j->id); /* what is not clean, the page says */
+	}
 	destroy(j);
 }

@@ -14,7 +14,6 @@
 #include "fs/journal_priv.h"
 
 #include <errno.h>
-#include <sys/mman.h>
 
 #include "proto/err.h"
 #include "proto/jreader.h"
@@ -80,8 +79,13 @@ static int replace_locked(struct journal *j, struct jreader *rd, struct pathset 
 	int err = segment_switch_locked(j);
 	if (err)
 		return err;
-	j->collapsed_to = j->seq;
-	journal_put_set_locked(j, set, *from);
+	uint64_t upto = j->seq;
+	err = journal_put_set_locked(j, set, *from);
+	if (err) { /* what was put of it is too much, and does no harm */
+		journal_degrade_locked(j, err);
+		return err;
+	}
+	j->collapsed_to = upto;
 	atomic_store(&j->head->collapsed, 1);
 	return 0;
 }
@@ -96,7 +100,7 @@ void collapse_give_up(struct journal *j)
 	bool due = j->degraded == -ENOSPC && !j->sync_failed && !j->next && TAILQ_FIRST(&j->segs) != j->cur;
 	uint64_t from = atomic_load(&j->head->first_seq), last = j->seq, cur = j->cur->first_seq;
 	pthread_mutex_unlock(&j->lock);
-	if (!due || msync(j->head, JHEAD_SIZE, MS_SYNC))
+	if (!due || journal_write_head(j))
 		return;
 	pathset_init(&set);
 	int err = jreader_open(&rd, j->dirfd);

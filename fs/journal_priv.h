@@ -14,6 +14,7 @@
 
 #include "fs/journal.h"
 #include "fs/pathset.h"
+#include "proto/filemap.h"
 #include "proto/jseg.h"
 
 #define JOURNAL_NEXT_NAME "next.seg.new" /* the segment prepared ahead; its first sequence is not known yet  \
@@ -31,7 +32,8 @@ struct segment {
 	size_t size;	   /* bytes */
 	size_t settled;	   /* up to here its blocks are only overwritten: they were in a sync */
 	int fd;		   /* -1 once it is sealed and durable */
-	uint8_t *map;	   /* NULL once it is sealed and the keeper has passed */
+	struct filemap *file; /* its map; NULL once it is sealed and the keeper has passed */
+	uint8_t *map;	   /* where that begins */
 	unsigned pins;	   /* syncs that use fd */
 	bool synced;	   /* sealed and durable */
 	bool failed;	   /* an fsync of it failed: what it holds is not trusted to be on disk, ever */
@@ -43,6 +45,7 @@ struct journal {
 	int dirfd;
 	int lockfd; /* a description of the directory of our own, which holds the flock */
 	struct jhead *head;
+	struct filemap *headfile; /* its map */
 	struct journal_options opt;
 	uint8_t id[16];
 	uint64_t epoch;
@@ -67,6 +70,7 @@ struct journal {
 	uint64_t seq;		  /* last record; the same as head->committed_seq */
 	uint64_t chain;		  /* digest after it */
 	int degraded;		  /* 0, or -errno: appends go into dirty */
+	bool voided;		  /* journal_void_set was done; the keeper's */
 	bool sync_failed;	  /* degraded since an fsync failed: the next segment is tried with one */
 	struct pathset dirty;
 	bool dir_dirty;	       /* a segment's name is not durable yet */
@@ -105,13 +109,15 @@ static inline int journal_sync_fd(struct journal *j, int fd)
 }
 
 /* journal.c */
-/* Append without switching; the caller made sure that it fits. Returns 0 or jrec_put's errors. */
+/* Append without switching; the caller made sure that it fits. Returns 0, jrec_put's errors, or -EIO: cur cannot be written. */
 int journal_put_locked(struct journal *j, struct jrec *r);
 /* Enter the degraded state. */
 void journal_degrade_locked(struct journal *j, int err);
 /* Append RECHECK records for the set (after a COLLAPSED of from..seq if from is not 0) to cur, where they
- * fit. */
-void journal_put_set_locked(struct journal *j, struct pathset *set, uint64_t from);
+ * fit. Returns 0, or -EIO: cur cannot be written. */
+int journal_put_set_locked(struct journal *j, struct pathset *set, uint64_t from);
+/* Make the head page durable. Returns 0 or -errno. */
+int journal_write_head(struct journal *j);
 /* Ring the bells of sleeping readers. Takes no journal.lock. */
 void journal_ring(struct journal *j);
 /* Call the keeper. */
@@ -125,6 +131,8 @@ static inline size_t segment_room(size_t size)
 {
 	return size - JSEG_HEADER - JREC_HEADER;
 }
+/* Map s->fd. Returns 0 or -errno. */
+int segment_map(struct segment *s);
 /* Make the next segment, not listed yet. Returns 0 or -errno. */
 int segment_prepare(struct journal *j, struct segment **out);
 /* Seal cur (if there is one) and go on in next. Returns 0 or -errno with nothing changed. */

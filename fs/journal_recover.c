@@ -11,6 +11,7 @@
  * written last, and after damage it stays true until the new segment's COLLAPSED record is in place. */
 #include "config.h"
 #include "fs/journal_priv.h"
+#include "fs/journal_void.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -51,6 +52,7 @@ struct look {
 	uint64_t seq, chain, time_ns; /* after the last good record; 0 without any */
 	uint64_t must;		      /* records up to here are known to have been written */
 	bool damaged;
+	bool voided; /* see journal_void.h */
 	uint8_t boot_id[16];
 };
 
@@ -103,11 +105,12 @@ static int look_segment(int dirfd, struct found *f)
 		close(fd);
 		return err;
 	}
-	uint8_t *map = mmap(NULL, size, PROT_READ, MAP_SHARED, fd, 0);
-	err = map == MAP_FAILED ? -errno : 0;
+	struct filemap *file;
+	err = filemap_read(&file, fd, size); /* what the disk cannot read is damage */
 	close(fd);
 	if (err)
-		return err; /* cppcheck-suppress memleak ; there is no map */
+		return err;
+	uint8_t *map = filemap_at(file);
 	madvise(map, size, MADV_SEQUENTIAL);
 	f->err = jseg_get(&f->head, map, size);
 	if (!f->err && f->head.first_seq != f->name)
@@ -116,7 +119,7 @@ static int look_segment(int dirfd, struct found *f)
 		err = scan_records(f, map, size < f->head.size ? size : f->head.size);
 	else
 		f->empty = all_zero(map, size);
-	munmap(map, size);
+	filemap_close(file);
 	return f->err == E_VERSION ? E_VERSION : err;
 }
 
@@ -209,12 +212,12 @@ static void find_identity(struct journal *j, const struct look *l)
 
 static bool same_boot(const struct look *l)
 {
-	return l->have_head && !memcmp(l->head->boot_id, l->boot_id, 16);
+	return l->have_head && !l->voided && !memcmp(l->head->boot_id, l->boot_id, 16);
 }
 
 static bool was_clean(const struct look *l)
 {
-	return l->have_head && atomic_load(&l->head->clean) == 1;
+	return l->have_head && !l->voided && atomic_load(&l->head->clean) == 1;
 }
 
 /* Does any segment after the good ones hold something? */
@@ -338,10 +341,9 @@ static int reopen(struct journal *j, const struct found *f)
 	s->fd = fio_prealloc(j->dirfd, name, s->size, 0600);
 	if (s->fd < 0)
 		return s->fd;
-	void *p = mmap(NULL, s->size, PROT_READ | PROT_WRITE, MAP_SHARED, s->fd, 0);
-	if (p == MAP_FAILED)
-		return -errno;
-	s->map = p;
+	int err = segment_map(s);
+	if (err)
+		return err;
 	cut(s->map, f->end, s->size);
 	if (f->torn)
 		log_warn("journal: a record that was being written when the writer died was cut off after "
@@ -349,7 +351,7 @@ static int reopen(struct journal *j, const struct found *f)
 			 (unsigned long long)f->seq);
 	j->cur = s;
 	j->tail = f->end;
-	return 0;
+	return filemap_failed(s->file) ? -EIO : 0;
 }
 
 static int begin_segment(struct journal *j)
@@ -506,13 +508,15 @@ static int write_head(struct journal *j, const struct look *l, enum journal_star
 	atomic_store(&h->writer_pid, (uint32_t)getpid());
 	memcpy(h->boot_id, l->boot_id, 16);
 	/* Durable before the first append: else a power failure would find the old page, which says clean. */
-	return msync(h, JHEAD_SIZE, MS_SYNC) ? -errno : journal_sync_fd(j, j->dirfd);
+	int err = journal_write_head(j);
+	return err ? err : journal_sync_fd(j, j->dirfd);
 }
 
 /* Map the head page for writing; a missing one is made. */
 static int map_head(struct journal *j, const struct look *l)
 {
 	int err = jhead_map(&j->head, j->dirfd, 1);
+	j->headfile = filemap_of(j->head);
 	if (err || l->have_head)
 		return err;
 	memset(j->head, 0, sizeof(*j->head));
@@ -531,6 +535,9 @@ static int look_all(struct journal *j, struct look *l)
 	if (err)
 		return err;
 	find_identity(j, l);
+	l->voided = journal_void_is(j->id);
+	if (l->voided)
+		log_warn("journal: its disk had failed, and what was written since may be missing: it is taken as after a power failure");
 	count_good(l, j->id);
 	judge(l);
 	return 0;
@@ -542,6 +549,18 @@ static uint64_t since_when(const struct look *l)
 	uint64_t safe = l->have_head ? atomic_load(&l->head->safe_ns) : 0;
 	uint64_t since = safe < l->time_ns ? safe : l->time_ns;
 	return since ? since : 1;
+}
+
+/* The page cannot be written: on a full disk that copies on write, after a kill. What is on it does not say that the journal was closed, and as long as
+ * this boot lasts a mark elsewhere stands for it: the journal begins degraded. */
+static int without_head(struct journal *j, const struct look *l)
+{
+	int err = was_clean(l) || !l->have_head ? -EIO : journal_void_set(j->id);
+	if (err)
+		return err;
+	j->voided = true;
+	journal_degrade_locked(j, -EIO);
+	return 0;
 }
 
 static int carry_on(struct journal *j, struct look *l, enum journal_start *start, uint64_t *since_ns)
@@ -561,10 +580,14 @@ static int carry_on(struct journal *j, struct look *l, enum journal_start *start
 		err = recheck_all(j);
 	if (!err)
 		err = write_head(j, l, *start, *since_ns);
+	if (err && j->headfile && filemap_failed(j->headfile))
+		return without_head(j, l);
 	if (!err)
 		err = sync_upto(j, j->seq);
 	if (!err && host)
 		segment_reclaim(j, j->collapsed_to);
+	if (!err && l->voided)
+		err = journal_void_clear(j->id);
 	return err;
 }
 

@@ -2,10 +2,9 @@
  * The life of the writer's segments: prepared, open, sealed, unlinked. See journal_priv.h.
  *
  * A segment is allocated in full before its first byte is written, so that a full disk shows in
- * fallocate(2) and not as SIGBUS in the middle of a record. It has no name of its own before its first
- * sequence number is known: the switch writes the header into the mapping, renames, and only then publishes
- * the SEAL of the segment before. A crash in between leaves an empty segment after one without SEAL, which
- * recovery drops. */
+ * fallocate(2) and not in the middle of a record. It has no name of its own before its first
+ * sequence number is known: the switch writes the header into the mapping and the SEAL into that of the segment before, renames, and only then
+ * publishes the SEAL. A crash in between leaves a sealed segment without a next one, or an empty one after it: recovery goes on from there. */
 #include "config.h"
 #include "fs/journal_priv.h"
 
@@ -14,7 +13,6 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include "proto/err.h"
@@ -33,11 +31,17 @@ struct segment *segment_new(uint64_t first_seq, size_t size)
 
 void segment_free(struct segment *s)
 {
-	if (s->map)
-		munmap(s->map, s->size);
+	filemap_close(s->file);
 	if (s->fd >= 0)
 		close(s->fd);
 	free(s);
+}
+
+int segment_map(struct segment *s)
+{
+	int err = filemap_write(&s->file, s->fd, s->size, NULL);
+	s->map = err ? NULL : filemap_at(s->file);
+	return err;
 }
 
 int segment_prepare(struct journal *j, struct segment **out)
@@ -52,10 +56,8 @@ int segment_prepare(struct journal *j, struct segment **out)
 		/* The allocation is made durable here, so that the group commits after the switch need not.
 		 */
 		err = j->opt.sync == JSYNC_NEVER ? 0 : journal_sync_fd(j, s->fd);
-		void *p = mmap(NULL, s->size, PROT_READ | PROT_WRITE, MAP_SHARED, s->fd, 0);
-		s->map = p == MAP_FAILED ? NULL : p;
-		if (!s->map && !err)
-			err = -errno;
+		if (!err)
+			err = segment_map(s);
 	} /* cppcheck-suppress memleak ; the segment has it */
 	if (err) {
 		unlinkat(j->dirfd, JOURNAL_NEXT_NAME, 0);
@@ -88,9 +90,8 @@ static void make_seal(struct journal *j, uint8_t seal[JREC_HEADER], struct jrec 
 	r->csum = le64toh(csum);
 }
 
-static void publish_seal(struct journal *j, const uint8_t seal[JREC_HEADER], const struct jrec *r)
+static void publish_seal(struct journal *j, const struct jrec *r)
 {
-	memcpy(j->cur->map + j->tail, seal, JREC_HEADER);
 	j->tail += JREC_HEADER;
 	j->seq = j->cur->last_seq = r->seq;
 	j->chain = jrec_chain(j->chain, r->csum);
@@ -112,10 +113,14 @@ int segment_switch_locked(struct journal *j)
 	}
 	jseg_put(s->map, &h);
 	jseg_name(name, h.first_seq);
+	if (j->cur)
+		memcpy(j->cur->map + j->tail, seal, JREC_HEADER);
+	if (filemap_failed(s->file) || (j->cur && filemap_failed(j->cur->file)))
+		return -EIO;
 	if (renameat(j->dirfd, JOURNAL_NEXT_NAME, j->dirfd, name))
 		return -errno;
 	if (j->cur)
-		publish_seal(j, seal, &r);
+		publish_seal(j, &r);
 	s->first_seq = h.first_seq;
 	TAILQ_INSERT_TAIL(&j->segs, s, link);
 	j->cur = s;
@@ -164,15 +169,16 @@ void segment_tidy(struct journal *j)
 			continue;
 		/* Only this thread unmaps, and nobody writes to a sealed segment: the slow call goes without
 		 * the lock, which may let others append to the list but not take from it. */
-		uint8_t *map = s->map;
+		struct filemap *file = s->file;
 		int fd = -1;
+		s->file = NULL;
 		s->map = NULL;
 		if (j->opt.sync == JSYNC_NEVER && !s->pins) { /* nobody will need it for a sync */
 			fd = s->fd;
 			s->fd = -1;
 		}
 		pthread_mutex_unlock(&j->lock);
-		munmap(map, s->size);
+		filemap_close(file);
 		if (fd >= 0)
 			close(fd);
 		pthread_mutex_lock(&j->lock);

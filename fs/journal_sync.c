@@ -24,7 +24,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
@@ -317,5 +316,5 @@ int journal_sync(struct journal *j)
 		return 0;
 	/* What is not in the journal is in memory, and if that is lost, the mark in the head page makes the
 	 * next start compare everything. So the mark is what has to be durable now. */
-	return msync(j->head, JHEAD_SIZE, MS_SYNC) ? -errno : 0;
+	return journal_write_head(j);
 }

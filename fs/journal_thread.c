@@ -5,10 +5,10 @@
  * will wait for. See journal_priv.h. */
 #include "config.h"
 #include "fs/journal_priv.h"
+#include "fs/journal_void.h"
 
 #include <errno.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "proto/err.h"
 #include "proto/log.h"
@@ -57,7 +57,7 @@ static void resumed(struct journal *j, uint64_t seq, size_t n)
 	pthread_mutex_unlock(&j->lock);
 	if (err)
 		return;
-	msync(j->head, JHEAD_SIZE, MS_SYNC);
+	journal_write_head(j);
 	log_warn("journal: can be written again; %zu paths that changed meanwhile will be compared", n);
 }
 
@@ -65,6 +65,11 @@ void journal_resume(struct journal *j)
 {
 	struct pathset lost;
 	pathset_init(&lost);
+	pthread_mutex_lock(&j->lock);
+	bool degraded = j->degraded;
+	pthread_mutex_unlock(&j->lock);
+	if (!degraded || !filemap_mend()) /* may take its time on a full disk */
+		return;
 	pthread_mutex_lock(&j->lock);
 	struct segment *next = j->degraded ? j->next : NULL;
 	bool sync_failed = j->sync_failed;
@@ -85,7 +90,11 @@ void journal_resume(struct journal *j)
 			j->collapsed_to = j->seq;
 			atomic_store(&j->head->collapsed, 1);
 		}
-		journal_put_set_locked(j, &j->dirty, j->given_up);
+		err = journal_put_set_locked(j, &j->dirty, j->given_up);
+		if (!err && filemap_any_failed())
+			err = -EIO;
+	}
+	if (!err) {
 		pathset_release(&j->dirty);
 		j->given_up = 0;
 		j->degraded = 0;
@@ -114,9 +123,11 @@ static void report(struct journal *j)
 	if (degraded) {
 		log_error("journal: %s: %s; changes are kept in memory and nothing is replicated until this "
 			  "works again (tried every second): free space, or look at the disk",
-			  sync_failed ? "fsync failed" : "no segment can be made",
+			  sync_failed            ? "fsync failed"
+			  : filemap_any_failed() ? "what is mapped of its files cannot be written"
+						 : "no segment can be made",
 			  err_text(err ? err : -EIO));
-		msync(j->head, JHEAD_SIZE, MS_SYNC);
+		journal_write_head(j);
 	}
 	if (replaced)
 		log_warn("journal: %llu records were too large or had an invalid path; their paths will be "
@@ -136,9 +147,40 @@ static void enforce_limit(struct journal *j)
 			  err_text(err));
 }
 
+/* A map that fails is met by whoever appends next, but nothing may be appended for long, and the table of what is in flight is nobody's here. */
+static void look_at_maps(struct journal *j)
+{
+	if (!filemap_any_failed())
+		return;
+	pthread_mutex_lock(&j->lock);
+	journal_degrade_locked(j, -EIO);
+	pthread_mutex_unlock(&j->lock);
+}
+
+/* See journal_void.h. */
+static void look_at_void(struct journal *j)
+{
+	pthread_mutex_lock(&j->lock);
+	bool bad = j->degraded && (j->sync_failed || filemap_any_failed());
+	bool good = !j->degraded && !atomic_load(&j->head->degraded);
+	pthread_mutex_unlock(&j->lock);
+	if (bad && !j->voided) {
+		int err = journal_void_set(j->id);
+		if (err)
+			log_error("journal: that its disk failed could not be noted in /run: %s; if the state directory is mounted again "
+				  "without a boot, run tandemctl verify --repair",
+				  err_text(err));
+		j->voided = true;
+	} else if (good && j->voided) {
+		j->voided = journal_void_clear(j->id) != 0;
+	}
+}
+
 static void keep(struct journal *j)
 {
+	look_at_maps(j);
 	report(j);
+	look_at_void(j);
 	journal_resume(j);
 	collapse_give_up(j);
 	segment_tidy(j);

@@ -124,10 +124,11 @@ static void start_replicator(struct supervisor *s)
 /* A child ended: decide when it is started again. */
 static void plan_restart(struct kept *k, int status)
 {
-	char how[64];
+	char how[96];
 
 	if (WIFSIGNALED(status))
-		snprintf(how, sizeof(how), "was killed by signal %d", WTERMSIG(status));
+		snprintf(how, sizeof(how), "was killed by signal %d%s", WTERMSIG(status),
+			 WTERMSIG(status) == SIGBUS ? " (look at the state directory's disk)" : "");
 	else
 		snprintf(how, sizeof(how), "ended with status %d", WEXITSTATUS(status));
 	if (now() - k->started >= YOUNG_S)

@@ -12,6 +12,7 @@
 
 #include "proto/err.h"
 #include "proto/fileio.h"
+#include "proto/filemap.h"
 
 /* "HEAD" with another digit was written by another version; anything else is no head page. */
 static int check_magic(const struct jhead *h)
@@ -37,6 +38,30 @@ static int open_head(int dirfd, int create, int *prot)
 	return fd < 0 ? -errno : fd; /* cppcheck-suppress resourceLeak ; it is returned */
 }
 
+/* The page is that of the file again: what the writer knows goes there, what readers know stays. */
+static void mended(void *map, const void *was)
+{
+	struct jhead *h = map;
+	const struct jhead *w = was;
+	memcpy(h->boot_id, w->boot_id, sizeof(h->boot_id));
+	h->epoch = w->epoch;
+	atomic_store(&h->clean, 0);
+	atomic_store(&h->degraded, 1);
+	atomic_store(&h->writer_pid, w->writer_pid);
+	atomic_store(&h->committed_ns, w->committed_ns);
+	atomic_store(&h->committed_seq, w->committed_seq);
+	atomic_store(&h->first_seq, w->first_seq);
+	atomic_store(&h->synced_seq, w->synced_seq);
+	atomic_store(&h->bytes, w->bytes);
+	atomic_store(&h->appended_bytes, w->appended_bytes);
+	atomic_store(&h->collapsed, w->collapsed | atomic_load(&h->collapsed));
+	atomic_store(&h->recover_ns, w->recover_ns);
+	atomic_store(&h->safe_seq, w->safe_seq);
+	atomic_store(&h->safe_ns, w->safe_ns);
+	for (int i = 0; i < JHEAD_SLOTS; i++)
+		atomic_store(&h->slots[i].used, w->slots[i].used);
+}
+
 int jhead_map(struct jhead **out, int dirfd, int create)
 {
 	int prot;
@@ -52,8 +77,15 @@ int jhead_map(struct jhead **out, int dirfd, int create)
 		close(fd);
 		return err;
 	}
-	struct jhead *h = mmap(NULL, JHEAD_SIZE, prot, MAP_SHARED, fd, 0);
-	err = h == MAP_FAILED ? -errno : 0;
+	struct jhead *h = NULL;
+	if (create) {
+		struct filemap *m;
+		err = filemap_write(&m, fd, JHEAD_SIZE, mended);
+		h = err ? NULL : filemap_at(m);
+	} else {
+		h = mmap(NULL, JHEAD_SIZE, prot, MAP_SHARED, fd, 0);
+		err = h == MAP_FAILED ? -errno : 0;
+	}
 	close(fd);
 	if (err)
 		return err; /* cppcheck-suppress memleak ; there is no map */
@@ -68,6 +100,9 @@ int jhead_map(struct jhead **out, int dirfd, int create)
 
 void jhead_unmap(struct jhead *h)
 {
-	if (h)
+	struct filemap *m = filemap_of(h);
+	if (m)
+		filemap_close(m);
+	else if (h)
 		munmap(h, JHEAD_SIZE);
 }

@@ -45,8 +45,8 @@ struct jhead {
 _Static_assert(sizeof(struct jhead) <= JHEAD_SIZE, "head page");
 
 /* Map the head page of a journal directory; create makes it if need be (if its magic is not JHEAD_MAGIC, the
- * caller fills it). Without create on a read-only file system the page is mapped read-only. Returns 0, -errno,
- * E_VERSION, or (never with create) E_CHECKSUM when the file holds no head page. Unmap with jhead_unmap. */
+ * caller fills it), and maps it by filemap.h: it is the writer's. Without create on a read-only file system the page is mapped read-only. Returns
+ * 0, -errno, E_VERSION, or (never with create) E_CHECKSUM when the file holds no head page. Unmap with jhead_unmap. */
 int jhead_map(struct jhead **out, int dirfd, int create);
 void jhead_unmap(struct jhead *h);
 

@@ -18,14 +18,15 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "proto/err.h"
+#include "proto/filemap.h"
 #include "proto/jseg.h"
 
 struct mapped {
+	struct filemap *file;
 	const uint8_t *map; /* NULL: none */
 	size_t size;	    /* bytes mapped, at least JSEG_HEADER */
 	struct jseg seg;
@@ -46,8 +47,7 @@ struct jreader {
 
 static void unmap(struct mapped *m)
 {
-	if (m->map)
-		munmap((void *)(uintptr_t)m->map, m->size);
+	filemap_close(m->file);
 	memset(m, 0, sizeof(*m));
 }
 
@@ -64,15 +64,12 @@ static int map_segment(struct mapped *m, int dirfd, uint64_t first)
 	int err = fstat(fd, &st) ? -errno : 0;
 	if (!err && (st.st_size < (off_t)JSEG_HEADER || st.st_size > (off_t)JSEG_SIZE_MAX))
 		err = E_CHECKSUM;
-	void *p = MAP_FAILED;
-	if (!err) {
-		p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0);
-		err = p == MAP_FAILED ? -errno : 0;
-	}
+	if (!err)
+		err = filemap_read(&m->file, fd, (size_t)st.st_size);
 	close(fd);
 	if (err)
 		return err;
-	m->map = p;
+	m->map = filemap_at(m->file);
 	m->size = (size_t)st.st_size;
 	err = jseg_get(&m->seg, m->map, m->size);
 	if (!err && (m->seg.size > m->size || m->seg.first_seq != first))

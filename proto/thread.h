@@ -7,10 +7,11 @@
 #include <signal.h>
 #include <stddef.h>
 
-/* Start a thread that takes no signals. stack: its bytes, 0: as many as is usual. Returns 0 or -errno. */
+/* Start a thread that takes no signals but those of its own faults (filemap.h). stack: its bytes, 0: as many as is usual. Returns 0 or -errno. */
 static inline int thread_start(pthread_t *t, size_t stack, void *(*fn)(void *), void *arg)
 {
 	pthread_attr_t attr;
+	static const int faults[] = {SIGBUS, SIGSEGV, SIGFPE, SIGILL};
 	sigset_t all, old;
 	int err;
 
@@ -18,6 +19,8 @@ static inline int thread_start(pthread_t *t, size_t stack, void *(*fn)(void *), 
 	if (stack != 0)
 		pthread_attr_setstacksize(&attr, stack);
 	sigfillset(&all);
+	for (size_t i = 0; i < sizeof(faults) / sizeof(faults[0]); i++)
+		sigdelset(&all, faults[i]);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
 	err = pthread_create(t, &attr, fn, arg);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);

@@ -66,8 +66,8 @@ static void visit_mirror(void *arg, const char *name)
 	if (rc == E_CONF) {
 		check_raw_targets(v, &cm);
 	} else if (rc < 0) {
-		check_say(v->r, V_FAIL, name, "%s: %s; run tandemctl as the user who runs tandemfs",
-			  cm.state_dir ? cm.state_dir : v->a->config, err_text(rc));
+		check_say(v->r, V_FAIL, name, "%s: %s; %s",
+			  cm.state_dir ? cm.state_dir : v->a->config, err_text(rc), ctl_state_hint(rc));
 	} else {
 		check_mirror(v->r, &cm);
 		for (int i = 0; cm.configured && i < cm.m.ntargets; i++)

@@ -63,6 +63,8 @@ int ctl_mirror_find(struct ctl_mirror *cm, const struct ctl_args *a, const char 
  * failure as long as the mirror's state directory could be found. */
 int ctl_mirror_open(struct ctl_mirror *cm, const struct ctl_args *a, const char *name);
 void ctl_mirror_close(struct ctl_mirror *cm);
+/* What to do when the state directory cannot be opened. */
+const char *ctl_state_hint(int err);
 /* Call fn for every mirror of the configuration (or of the default state directory). Returns the number
  * of mirrors, or a negative error that was printed. */
 int ctl_mirror_each(const struct ctl_args *a, void (*fn)(void *arg, const char *name), void *arg);

@@ -109,6 +109,13 @@ int ctl_mirror_find(struct ctl_mirror *cm, const struct ctl_args *a, const char 
 	return rc == 0 && cm->statefd < 0 && errno != ENOENT ? -errno : rc;
 }
 
+const char *ctl_state_hint(int err)
+{
+	if (err == -EIO || err == -EROFS || err == -ENXIO || err == -ENODEV)
+		return "look at that directory's disk; the mount works without it, changes are kept in memory, and umount ends it";
+	return "run tandemctl as the user who runs tandemfs";
+}
+
 int ctl_mirror_open(struct ctl_mirror *cm, const struct ctl_args *a, const char *name)
 {
 	int rc = ctl_mirror_find(cm, a, name);
@@ -119,7 +126,7 @@ int ctl_mirror_open(struct ctl_mirror *cm, const struct ctl_args *a, const char 
 	} else if (rc < 0 && cm->configured && cm->state_dir == NULL)
 		warnx("%s: mirror '%s': %s", a->config, name, err_text(rc));
 	else if (rc < 0 && cm->configured)
-		warnx("%s: %s; run tandemctl as the user who runs tandemfs", cm->state_dir, err_text(rc));
+		warnx("%s: %s; %s", cm->state_dir, err_text(rc), ctl_state_hint(rc));
 	else if (rc < 0 && strchr(name, '/'))
 		warnx("%s: %s: it should be the state directory of a mirror", name, err_text(rc));
 	else if (rc < 0)
