@@ -42,7 +42,7 @@ static struct filemap *with(uintptr_t address)
 }
 
 /* Have something at the address that takes a store, and keep what other threads have stored around it since one of them was here. */
-static bool replace(struct filemap *m, uintptr_t address)
+static bool map_elsewhere(struct filemap *m, uintptr_t address)
 {
 	static _Thread_local uintptr_t last;
 	static _Thread_local unsigned last_changes;
@@ -74,7 +74,7 @@ static void on_bus(int sig, siginfo_t *info, void *context)
 	bool ok = false;
 	if (m) {
 		spin_lock();
-		ok = replace(m, address);
+		ok = map_elsewhere(m, address);
 		spin_unlock();
 	}
 	if (!ok) /* as if nobody had asked: the access is made again */
@@ -177,7 +177,7 @@ bool filemap_any_failed(void)
 }
 
 /* Back to the file. */
-static bool mend_locked(struct filemap *m)
+static bool map_file_again_locked(struct filemap *m)
 {
 	_Alignas(64) uint8_t was[4096];
 	void *at = filemap_at(m);
@@ -199,7 +199,7 @@ bool filemap_mend(void)
 	pthread_mutex_lock(&lock);
 	for (size_t i = 0; i < FILEMAP_MAX; i++) {
 		if (failed_writing(&maps[i]))
-			ok = mend_locked(&maps[i]) && ok;
+			ok = map_file_again_locked(&maps[i]) && ok;
 	}
 	pthread_mutex_unlock(&lock);
 	return ok;

@@ -18,7 +18,7 @@ if ! { [ -e Makefile ] || "$top/configure" --prefix="$build/root" --enable-sanit
 	tail -n 40 build.log >&2
 	exit 1
 fi
-make -j "$(nproc)" check >check.log 2>&1 || {
+TSAN_OPTIONS="suppressions=$top/tests/tsan.supp" make -j "$(nproc)" check >check.log 2>&1 || {
 	grep -E '^(FAIL|ERROR)|runtime error|ERROR: |SUMMARY' check.log >&2
 	echo "the unit tests fail with -fsanitize=$list; all of their output is in $build/check.log" >&2
 	exit 1
