@@ -8,6 +8,7 @@
     with Disk(path, kind="btrfs", on=other) as disk:    # its image is on an XFS disk, which can copy it in no time
         disk.cut(); disk.power_on()                     # the disk as it was at cut(), whatever was done since
 """
+import contextlib
 import fcntl
 import os
 import pathlib
@@ -61,6 +62,9 @@ class Disk:
         subprocess.run(["umount", "-l", str(self.path)], stderr=subprocess.DEVNULL, check=False)
         if not keep:
             self.image.unlink(missing_ok=True)
+            for directory in (self.path, self.path.parent):  # if the site is gone, but for what was mounted
+                with contextlib.suppress(OSError):
+                    directory.rmdir()
 
     def remount(self, options):
         """For example "ro": fails with EBUSY while a file is open for writing."""
