@@ -391,18 +391,25 @@ static int begin_epoch(struct journal *j, const struct look *l, int keep)
 	return 0;
 }
 
-/* The set that was kept in memory is gone. */
-static int recheck_all(struct journal *j)
+/* The journal begins degraded, with everything in the set that is kept in memory. */
+static void begin_degraded(struct journal *j, int err)
+{
+	journal_degrade_locked(j, err);
+	pathset_add(&j->dirty, "", JF_RECURSIVE | JF_RECOVERY);
+}
+
+/* The set that was kept in memory is gone. On a disk that is still full its place is there again. */
+static void recheck_all(struct journal *j)
 {
 	struct pathset all;
 	int err = j->tail + (size_t)2 * JREC_HEADER + 24 > j->cur->size ? begin_segment(j) : 0;
-	if (err)
-		return err;
 	pathset_init(&all);
 	pathset_add(&all, "", JF_RECURSIVE | JF_RECOVERY);
-	journal_put_set_locked(j, &all, 0);
+	if (!err)
+		err = journal_put_set_locked(j, &all, 0);
 	pathset_release(&all);
-	return 0;
+	if (err)
+		begin_degraded(j, err);
 }
 
 /* A rename that the source lost leaves the whole directory where it was. */
@@ -436,7 +443,7 @@ static void read_all(struct journal *j, struct pathset *set)
 /* After a power failure of the host. What the records tell of may not have happened, as the mirrored directory is now, and
  * the inodes they name may be other files there: nobody may replay them. They become a comparison of all paths they touched, in a segment of its
  * own, before which all others go. Records that are not here any more, but not known to be safe there, make that a comparison of everything. */
-static int replace_all(struct journal *j, const struct look *l, bool everything)
+static void replace_all(struct journal *j, const struct look *l, bool everything)
 {
 	const struct found *first = &l->v[0];
 	uint64_t safe = l->have_head ? atomic_load(&l->head->safe_seq) : 0;
@@ -457,10 +464,9 @@ static int replace_all(struct journal *j, const struct look *l, bool everything)
 		journal_put_set_locked(j, &set, 0);
 	} else {
 		log_warn("journal: no segment can be made: %s; everything is compared", err_text(err));
-		err = recheck_all(j);
+		recheck_all(j);
 	}
 	pathset_release(&set);
-	return err;
 }
 
 static int mend(struct journal *j, const struct look *l)
@@ -503,7 +509,7 @@ static int write_head(struct journal *j, const struct look *l, enum journal_star
 	segment_count_locked(j);
 	if (start == JSTART_POWER)
 		atomic_store(&h->recover_ns, since_ns);
-	atomic_store(&h->degraded, 0);
+	atomic_store(&h->degraded, j->degraded != 0);
 	atomic_store(&h->clean, 0);
 	atomic_store(&h->writer_pid, (uint32_t)getpid());
 	memcpy(h->boot_id, l->boot_id, 16);
@@ -575,9 +581,9 @@ static int carry_on(struct journal *j, struct look *l, enum journal_start *start
 	if (!err)
 		err = mend(j, l);
 	if (!err && host && !l->damaged)
-		err = replace_all(j, l, *start == JSTART_DAMAGED);
+		replace_all(j, l, *start == JSTART_DAMAGED);
 	else if (!err && *start == JSTART_DAMAGED && !l->damaged)
-		err = recheck_all(j);
+		recheck_all(j);
 	if (!err)
 		err = write_head(j, l, *start, *since_ns);
 	if (err && j->headfile && filemap_failed(j->headfile))
