@@ -86,6 +86,7 @@ static int replace_locked(struct journal *j, struct jreader *rd, struct pathset 
 		return err;
 	}
 	j->collapsed_to = upto;
+	j->collapsed_end = j->seq;
 	atomic_store(&j->head->collapsed, 1);
 	return 0;
 }

@@ -80,6 +80,7 @@ struct journal {
 	bool stop;	       /* threads end */
 	uint64_t given_up;     /* first record of those whose segments went while degraded: they stand in dirty; 0: none */
 	uint64_t collapsed_to; /* records up to here stand in RECHECKs: their segments can go */
+	uint64_t collapsed_end; /* the last of those RECHECKs, or a later record: who has it needs nothing of what was collapsed */
 	bool log_degraded;     /* to be logged by the keeper, which holds no lock */
 	uint64_t replaced;     /* records that had to be replaced by RECHECKs, not logged yet */
 	/* Invariants while lock is free: cur is open and mapped; tail + JREC_HEADER <= cur->size (a SEAL

@@ -507,6 +507,7 @@ static int write_head(struct journal *j, const struct look *l, enum journal_star
 		atomic_store(&h->slots[i].sleeping, 0);
 	}
 	segment_count_locked(j);
+	j->collapsed_end = j->seq;
 	if (start == JSTART_POWER)
 		atomic_store(&h->recover_ns, since_ns);
 	atomic_store(&h->degraded, j->degraded != 0);

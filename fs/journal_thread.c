@@ -91,6 +91,7 @@ void journal_resume(struct journal *j)
 			atomic_store(&j->head->collapsed, 1);
 		}
 		err = journal_put_set_locked(j, &j->dirty, j->given_up);
+		j->collapsed_end = j->seq;
 		if (!err && filemap_any_failed())
 			err = -EIO;
 	}
@@ -147,6 +148,15 @@ static void enforce_limit(struct journal *j)
 			  err_text(err));
 }
 
+/* All targets have what a collapse left to be compared. */
+static void forget_collapse(struct journal *j)
+{
+	pthread_mutex_lock(&j->lock);
+	if (atomic_load(&j->head->collapsed) && !j->given_up && atomic_load(&j->head->reclaim_seq) >= j->collapsed_end)
+		atomic_store(&j->head->collapsed, 0);
+	pthread_mutex_unlock(&j->lock);
+}
+
 /* A map that fails is met by whoever appends next, but nothing may be appended for long, and the table of what is in flight is nobody's here. */
 static void look_at_maps(struct journal *j)
 {
@@ -189,6 +199,7 @@ static void keep(struct journal *j)
 		sync_upto(j, seq);
 	uint64_t done = atomic_load(&j->head->reclaim_seq);
 	segment_reclaim(j, done > j->collapsed_to ? done : j->collapsed_to);
+	forget_collapse(j);
 	enforce_limit(j);
 }
 

@@ -54,7 +54,7 @@ static void mended(void *map, const void *was)
 	atomic_store(&h->synced_seq, w->synced_seq);
 	atomic_store(&h->bytes, w->bytes);
 	atomic_store(&h->appended_bytes, w->appended_bytes);
-	atomic_store(&h->collapsed, w->collapsed | atomic_load(&h->collapsed));
+	atomic_store(&h->collapsed, w->collapsed);
 	atomic_store(&h->recover_ns, w->recover_ns);
 	atomic_store(&h->safe_seq, w->safe_seq);
 	atomic_store(&h->safe_ns, w->safe_ns);

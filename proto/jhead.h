@@ -32,7 +32,7 @@ struct jhead {
 	_Atomic uint64_t reclaim_seq;   /* set by the replicator: every target has records <= this durably; the writer unlinks segments */
 	_Atomic uint64_t bytes;         /* bytes of segments on disk */
 	_Atomic uint64_t appended_bytes;/* bytes of records ever appended by this process */
-	_Atomic uint32_t collapsed;     /* 1: since the last time all targets were in sync the journal was collapsed */
+	_Atomic uint32_t collapsed;     /* 1: the journal was collapsed, and not every target has durably what that left to be compared */
 	_Atomic uint32_t degraded;      /* 1: records could not be written; a dirty set is kept in memory */
 	_Atomic uint64_t recover_ns;    /* not 0: a recovery from a power failure, of changes since then, is not finished */
 	struct {

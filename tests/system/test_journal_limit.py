@@ -27,6 +27,7 @@ def test_collapse_and_converge(pair_with):
                or "limit" in pair.source.log(), "status or log tells of the collapse")
     pair.standby.start()
     pair.same(120)
+    wait_until(lambda: pair.source.ctl("status", "m").returncode == 0, lambda: pair.source.ctl("status", "m").stdout)
 
 
 def test_journal_is_reclaimed(pair_with):

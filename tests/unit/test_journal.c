@@ -105,6 +105,12 @@ static bool was_collapsed(void *arg)
 	return atomic_load(&journal_head(d->j)->collapsed) && jdir_segment(d, 0) == to + 1;
 }
 
+static bool collapse_is_over(void *arg)
+{
+	struct jdir *d = arg;
+	return !atomic_load(&journal_head(d->j)->collapsed);
+}
+
 static const struct journal_options limited = {.limit = 8 * JSEG_SIZE_MIN, .segment_size = JSEG_SIZE_MIN};
 
 START_TEST(at_the_limit_the_journal_collapses)
@@ -136,6 +142,9 @@ START_TEST(at_the_limit_the_journal_collapses)
 	jdir_close(&d);
 	jdir_open(&d, &limited);
 	ck_assert_int_eq(d.start, JSTART_CLEAN);
+	ck_assert(atomic_load(&journal_head(d.j)->collapsed));
+	atomic_store(&journal_head(d.j)->reclaim_seq, journal_seq(d.j));
+	ck_assert(wait_until(collapse_is_over, &d));
 	jdir_close(&d);
 	jdir_remove(&d);
 }
