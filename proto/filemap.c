@@ -204,3 +204,13 @@ bool filemap_mend(void)
 	pthread_mutex_unlock(&lock);
 	return ok;
 }
+
+bool filemap_mend_one(struct filemap *m)
+{
+	if (!filemap_failed(m))
+		return false;
+	pthread_mutex_lock(&lock);
+	map_file_again_locked(m);
+	pthread_mutex_unlock(&lock);
+	return true;
+}

@@ -48,5 +48,7 @@ static inline bool filemap_failed(const struct filemap *m)
 bool filemap_any_failed(void);
 /* Map those that failed anew. False: one fails again. */
 bool filemap_mend(void);
+/* Map this one anew if it failed. True: it had. */
+bool filemap_mend_one(struct filemap *m);
 
 #endif

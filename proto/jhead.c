@@ -77,18 +77,15 @@ int jhead_map(struct jhead **out, int dirfd, int create)
 		close(fd);
 		return err;
 	}
-	struct jhead *h = NULL;
-	if (create) {
-		struct filemap *m;
-		err = filemap_write(&m, fd, JHEAD_SIZE, mended);
-		h = err ? NULL : filemap_at(m);
-	} else {
-		h = mmap(NULL, JHEAD_SIZE, prot, MAP_SHARED, fd, 0);
-		err = h == MAP_FAILED ? -errno : 0;
-	}
+	struct filemap *m;
+	if (prot & PROT_WRITE)
+		err = filemap_write(&m, fd, JHEAD_SIZE, create ? mended : NULL);
+	else
+		err = filemap_read(&m, fd, JHEAD_SIZE);
 	close(fd);
 	if (err)
-		return err; /* cppcheck-suppress memleak ; there is no map */
+		return err;
+	struct jhead *h = filemap_at(m);
 	err = check_magic(h);
 	if (err && !(create && err == E_CHECKSUM)) {
 		jhead_unmap(h);
@@ -100,9 +97,40 @@ int jhead_map(struct jhead **out, int dirfd, int create)
 
 void jhead_unmap(struct jhead *h)
 {
+	filemap_close(filemap_of(h));
+}
+
+/* The map, if it is one for writing. */
+static struct filemap *writable(const struct jhead *h)
+{
 	struct filemap *m = filemap_of(h);
-	if (m)
-		filemap_close(m);
-	else if (h)
-		munmap(h, JHEAD_SIZE);
+	return m && m->fd >= 0 ? m : NULL;
+}
+
+bool jhead_sleep(struct jhead *h, int slot)
+{
+	struct filemap *m = writable(h);
+	if (!m)
+		return false;
+	atomic_store(&h->slots[slot].sleeping, 1);
+	return !filemap_mend_one(m);
+}
+
+bool jhead_wake(struct jhead *h, int slot)
+{
+	struct filemap *m = writable(h);
+	if (!m)
+		return true;
+	bool slept = atomic_exchange(&h->slots[slot].sleeping, 0) == 1;
+	filemap_mend_one(m); /* rung without need, in the worst case */
+	return slept;
+}
+
+void jhead_reclaim(struct jhead *h, uint64_t seq)
+{
+	struct filemap *m = writable(h);
+	if (!m || seq <= atomic_load(&h->reclaim_seq))
+		return;
+	atomic_store(&h->reclaim_seq, seq);
+	filemap_mend_one(m); /* the caller comes again */
 }

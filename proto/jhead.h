@@ -10,6 +10,7 @@
 #define TANDEM_JHEAD_H
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #define JHEAD_MAGIC 0x3144414548 /* "HEAD1" */
@@ -45,9 +46,18 @@ struct jhead {
 _Static_assert(sizeof(struct jhead) <= JHEAD_SIZE, "head page");
 
 /* Map the head page of a journal directory; create makes it if need be (if its magic is not JHEAD_MAGIC, the
- * caller fills it), and maps it by filemap.h: it is the writer's. Without create on a read-only file system the page is mapped read-only. Returns
+ * caller fills it): it is the writer's, and comes back by itself after a failure of the disk (filemap.h). Returns
  * 0, -errno, E_VERSION, or (never with create) E_CHECKSUM when the file holds no head page. Unmap with jhead_unmap. */
 int jhead_map(struct jhead **out, int dirfd, int create);
 void jhead_unmap(struct jhead *h);
+
+/* What a reader stores. Each can fail, where the file system is read-only, its disk failed, or it is full and copies on write: the page is then what it
+ * was. One thread at a time uses a map. */
+/* Ask for the doorbell. False: nobody will ring. */
+bool jhead_sleep(struct jhead *h, int slot);
+/* No ring is needed any more. False: one was sent, or will be. */
+bool jhead_wake(struct jhead *h, int slot);
+/* Every target has the records up to seq durably. */
+void jhead_reclaim(struct jhead *h, uint64_t seq);
 
 #endif

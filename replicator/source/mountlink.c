@@ -128,18 +128,18 @@ bool mountlink_lost(struct mountlink *l)
 	return true;
 }
 
-bool mountlink_arm(const struct mountlink *l, struct jhead *head, uint64_t seq)
+int mountlink_arm(const struct mountlink *l, struct jhead *head, uint64_t seq)
 {
-	if (l->slot >= 0)
-		atomic_store(&head->slots[l->slot].sleeping, 1);
-	return atomic_load(&head->committed_seq) > seq;
+	bool heard = l->slot < 0 || jhead_sleep(head, l->slot);
+
+	return atomic_load(&head->committed_seq) > seq ? 1 : heard ? 0 : -EIO;
 }
 
-void mountlink_disarm(const struct mountlink *l, struct jhead *head)
+void mountlink_disarm(const struct mountlink *l, struct jhead *head, bool rang)
 {
 	uint64_t rings;
 
-	if (l->slot >= 0 && atomic_exchange(&head->slots[l->slot].sleeping, 0) == 1)
+	if (l->slot >= 0 && jhead_wake(head, l->slot) && !rang)
 		return;
 	if (l->efd >= 0 && read(l->efd, &rings, sizeof rings) < 0)
 		return;

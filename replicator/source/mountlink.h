@@ -23,10 +23,11 @@ void mountlink_init(struct mountlink *l);
 int mountlink_attach(struct mountlink *l, int state_dirfd);
 /* Look whether the mount closed its end (poll said something about sock). Returns true if it is gone; sock is then closed. */
 bool mountlink_lost(struct mountlink *l);
-/* Going to sleep: ask to be woken by records after seq. Returns true if there are some already. */
-bool mountlink_arm(const struct mountlink *l, struct jhead *head, uint64_t seq);
-/* Awake: no ring is needed; takes pending rings off the doorbell. */
-void mountlink_disarm(const struct mountlink *l, struct jhead *head);
+/* Going to sleep: ask to be woken by records after seq. Returns 1 if there are some already, 0, or -EIO: the head page takes no stores, so that
+ * nobody can be asked. */
+int mountlink_arm(const struct mountlink *l, struct jhead *head, uint64_t seq);
+/* Awake: no ring is needed; takes pending rings off the doorbell. rang: poll saw one. */
+void mountlink_disarm(const struct mountlink *l, struct jhead *head, bool rang);
 void mountlink_release(struct mountlink *l);
 
 #endif

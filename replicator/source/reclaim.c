@@ -39,8 +39,8 @@ void reclaim(struct replicator *r)
 			if (seq < least)
 				least = seq;
 		}
-		if (least != UINT64_MAX && least > atomic_load(&r->head->reclaim_seq))
-			atomic_store(&r->head->reclaim_seq, least);
+		if (least != UINT64_MAX)
+			jhead_reclaim(r->head, least);
 	}
 	pthread_mutex_unlock(&r->lock);
 }

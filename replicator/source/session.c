@@ -26,6 +26,7 @@
 #define VIEW_NS    (100 * NS_PER_MS) /* while busy, what others see is refreshed so often */
 #define ATTACH_NS  NS_PER_S
 #define UNENDED_NS NS_PER_S          /* the journal is silent for so long: the end of an inode that is gone does not come */
+#define DEAF_MS    1000              /* a look at the journal when nobody rings */
 #define WELCOME_MS 60000
 #define BURST      16
 #define NEAR_NS    (2 * NS_PER_MS)
@@ -459,17 +460,20 @@ static void nap(struct session *s, bool paused)
 	struct jhead *head = jreader_head(s->reader);
 	uint64_t eight, ns = rest(s);
 	bool listen = ns == 0 && !paused && !bulk_urgent(s->bulk) && stream_live(s->stream) && !sender_waits(s->sender);
-	int ms = timeout(s);
-	struct timespec ts = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * (long)NS_PER_MS};
+	int ms = timeout(s), heard = 0;
+	struct timespec ts;
 
 	if (conn_pending(s->conn))
 		return;
 	if (!listen)
 		p[2].fd = -1;
-	else if (mountlink_arm(s->link, head, jreader_seq(s->reader))) {
-		mountlink_disarm(s->link, head);
+	else if ((heard = mountlink_arm(s->link, head, jreader_seq(s->reader))) > 0) {
+		mountlink_disarm(s->link, head, false);
 		return;
 	}
+	if (heard < 0 && (ms < 0 || ms > DEAF_MS))
+		ms = DEAF_MS;
+	ts = (struct timespec){.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * (long)NS_PER_MS};
 	if (ns != 0 && ms != 0)
 		ts = (struct timespec){.tv_nsec = (long)ns};
 	p[0].revents = p[1].revents = 0;
@@ -477,7 +481,7 @@ static void nap(struct session *s, bool paused)
 	s->readable = p[0].revents != 0;
 	s->mount_moved = p[3].revents != 0;
 	if (listen)
-		mountlink_disarm(s->link, head);
+		mountlink_disarm(s->link, head, p[2].revents != 0);
 	if (p[1].revents != 0 && read(s->wakefd, &eight, sizeof eight) < 0)
 		return;
 }

@@ -89,6 +89,23 @@ def test_state_disk_full(disk, disk_site, kind):
     assert source.mount_pids() == workers, "a process died"
 
 
+def test_state_disk_full_when_the_standby_comes_back(disk, disk_site):
+    """It gets what the journal has: nothing that the replicator would like to store there ends it."""
+    source, standby, d = pair_on(disk_site, disk, "state", kind="btrfs", size="384M", limit="16M")
+    replicators = source.replicators()
+    standby.stop()
+    long_records(source, 500)
+    subprocess.run(["sync", "-f", str(source.state)], check=True)
+    d.fill()
+    long_records(source, 500)
+    standby.start()
+    wait_until(lambda: [t["durable"] for t in source.status()["targets"]] == [source.status()["seq"]], lambda: source.log()[-3000:], 40)
+    d.clear()
+    source.wait()
+    assert source.replicators() == replicators, source.log()
+    tree.assert_same(source.dir, standby.dir)
+
+
 @pytest.mark.parametrize("kind", ["ext4", "btrfs"])
 def test_state_disk_full_and_the_worker_killed(disk, disk_site, kind):
     """The mount comes back at once on a full disk too."""

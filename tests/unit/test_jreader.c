@@ -4,6 +4,7 @@
 
 #include <poll.h>
 #include <sys/eventfd.h>
+#include <sys/mount.h>
 
 #define MANY 3000
 
@@ -294,8 +295,55 @@ START_TEST(the_bell_wakes_a_sleeping_reader)
 }
 END_TEST
 
+/* Its disk failed: here because the file was cut. */
+START_TEST(a_head_page_that_takes_no_store_is_said)
+{
+	struct jdir d;
+	char head[300];
+	make_many(&d);
+	jdir_close(&d);
+	struct jreader *r = reader(&d);
+	snprintf(head, sizeof(head), "%s/" JHEAD_NAME, d.path);
+	ck_assert(jhead_sleep(jreader_head(r), 1));
+	ck_assert(jhead_wake(jreader_head(r), 1));
+	ck_assert_int_eq(truncate(head, 0), 0);
+	ck_assert(!jhead_sleep(jreader_head(r), 1));
+	jhead_reclaim(jreader_head(r), 7);
+	ck_assert_int_eq(truncate(head, JHEAD_SIZE), 0);
+	ck_assert_uint_eq(atomic_load(&jreader_head(r)->reclaim_seq), 0);
+	ck_assert(jhead_sleep(jreader_head(r), 1));
+	jhead_reclaim(jreader_head(r), 7);
+	ck_assert_uint_eq(atomic_load(&jreader_head(r)->reclaim_seq), 7);
+	done(&d, r);
+}
+END_TEST
+
+START_TEST(a_head_page_on_a_read_only_file_system_is_read)
+{
+	struct jdir d;
+	make_many(&d);
+	jdir_close(&d);
+	if (!mount(d.path, d.path, NULL, MS_BIND, NULL)) { /* who may not mount does not see it */
+		ck_assert_int_eq(mount(NULL, d.path, NULL, MS_BIND | MS_REMOUNT | MS_RDONLY, NULL), 0);
+		close(d.fd);
+		d.fd = open(d.path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		struct jreader *r = reader(&d);
+		ck_assert(!jhead_sleep(jreader_head(r), 1));
+		ck_assert(jhead_wake(jreader_head(r), 1));
+		jhead_reclaim(jreader_head(r), 7);
+		ck_assert_uint_eq(next_ino(r), 1);
+		jreader_close(r);
+		close(d.fd);
+		ck_assert_int_eq(umount2(d.path, MNT_DETACH), 0);
+		d.fd = open(d.path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	}
+	jdir_remove(&d);
+}
+END_TEST
+
 UNIT_MAIN("jreader", no_journal_is_an_error, records_come_in_order_across_segments,
 	  seek_to_every_sequence_gives_the_digest_of_reading, raw_bytes_decode_to_the_record,
 	  beyond_the_end_is_a_gap, reclaimed_is_a_gap, damage_is_a_checksum_error_and_stays,
 	  new_epoch_is_a_gap, seek_time_finds_the_first_record_since, works_without_a_writer,
-	  every_record_is_seen_once_in_order_while_it_is_written, the_bell_wakes_a_sleeping_reader)
+	  every_record_is_seen_once_in_order_while_it_is_written, the_bell_wakes_a_sleeping_reader,
+	  a_head_page_that_takes_no_store_is_said, a_head_page_on_a_read_only_file_system_is_read)
