@@ -52,6 +52,9 @@ struct inflight {
 	int fd;
 	struct filemap *file;
 	uint8_t *map; /* where it begins */
+	void (*failed)(void *arg);
+	void *arg;
+	_Atomic unsigned told; /* of how many failures of the map */
 	pthread_mutex_t lock;
 	/* protected by lock */
 	bool op_taken[INFLIGHT_OPS];
@@ -69,10 +72,22 @@ bool inflight_overflowed(struct inflight *f)
 	return atomic_load(&head_of(f)->overflow) != 0 || filemap_failed(f->file);
 }
 
+/* Not told until fn has returned: who comes meanwhile does not go on before that either. */
+static void look_at_map(struct inflight *f)
+{
+	unsigned times = filemap_times(f->file);
+
+	if (times == atomic_load_explicit(&f->told, memory_order_relaxed) || !f->failed)
+		return;
+	f->failed(f->arg);
+	atomic_store(&f->told, times);
+}
+
 static void overflow(struct inflight *f)
 {
 	if (!inflight_overflowed(f))
 		atomic_store(&head_of(f)->overflow, 1);
+	look_at_map(f);
 }
 
 static struct op_slot *op_at(struct inflight *f, int n)
@@ -92,6 +107,13 @@ static void mended(void *map, const void *was)
 
 	(void)was;
 	atomic_store(&h->overflow, 1);
+}
+
+void inflight_on_failure(struct inflight *f, void (*fn)(void *arg), void *arg)
+{
+	f->failed = fn;
+	f->arg = arg;
+	look_at_map(f);
 }
 
 int inflight_open(struct inflight **out, int dirfd)
@@ -218,6 +240,7 @@ void inflight_reset(struct inflight *f)
 		memcpy(f->map, &magic, sizeof(magic));
 	else
 		memset(f->map + sizeof(magic), 0, FILE_SIZE - sizeof(magic));
+	look_at_map(f);
 }
 
 int inflight_op_alloc(struct inflight *f)
@@ -278,6 +301,7 @@ void inflight_op_set(struct inflight *f, int op, const struct inflight_entry *e,
 	if (e->path2)
 		memcpy(s->data + n + 1, e->path2, n2);
 	atomic_store_explicit(&s->type, e->type, memory_order_release);
+	look_at_map(f);
 }
 
 void inflight_op_clear(struct inflight *f, int op)
@@ -307,6 +331,7 @@ int inflight_dirty_set(struct inflight *f, uint64_t ino, uint64_t seq, const cha
 	s->len = (uint32_t)n;
 	memcpy(s->path, path, n);
 	atomic_store_explicit(&s->used, 1, memory_order_release);
+	look_at_map(f);
 	return (int)entry;
 }
 

@@ -34,6 +34,9 @@ struct inflight_entry {
 /* Map dirfd/inflight, made if missing. What an earlier process left is kept until inflight_reset. Returns 0 or -errno. */
 int inflight_open(struct inflight **out, int dirfd);
 void inflight_close(struct inflight *f);
+/* Call fn, in whatever thread, when what is noted does not reach the file (filemap.h): before the operation that is noted is done, so that fn can
+ * see to it that it is found nevertheless. At once if it happened before. Call this before others use f. */
+void inflight_on_failure(struct inflight *f, void (*fn)(void *arg), void *arg);
 /* Call fn for every entry found. */
 void inflight_each(struct inflight *f, void (*fn)(void *arg, const struct inflight_entry *e), void *arg);
 /* Forget everything found. */

@@ -55,8 +55,18 @@ void journal_call_keeper_locked(struct journal *j)
 	pthread_cond_signal(&j->want_keeper);
 }
 
+void journal_void_locked(struct journal *j)
+{
+	if (j->voided)
+		return;
+	j->void_err = journal_void_set(j->id);
+	j->voided = true;
+}
+
 void journal_degrade_locked(struct journal *j, int err)
 {
+	if (filemap_failed(j->headfile)) /* the mark in it is nothing that the next start finds */
+		journal_void_locked(j);
 	if (j->degraded)
 		return;
 	j->degraded = err == -ENOSPC || err == -EDQUOT ? -ENOSPC : -EIO;
@@ -224,6 +234,14 @@ int journal_append(struct journal *j, struct jrec *r)
 	pthread_mutex_unlock(&j->lock);
 	journal_ring(j);
 	return err;
+}
+
+void journal_disk_failed(struct journal *j)
+{
+	pthread_mutex_lock(&j->lock);
+	journal_void_locked(j);
+	journal_degrade_locked(j, -EIO);
+	pthread_mutex_unlock(&j->lock);
 }
 
 uint64_t journal_seq(struct journal *j)

@@ -45,6 +45,10 @@ void journal_clock(struct journal *j, uint64_t ns);
 /* Close properly: sync, mark clean. Frees j; dirfd stays the caller's. */
 void journal_close(struct journal *j);
 
+/* Its disk failed (filemap.h): enter the degraded state, and remember outside of it, until the next boot, that what is on it is not to be relied upon.
+ * Both are done on return; what the caller does afterwards is not missed by the next start. */
+void journal_disk_failed(struct journal *j);
+
 /* Append one record: sets r->seq and r->time_ns, publishes it to readers and rings their bell.
  * Callers that must order records against their own tables hold their own lock around the call; the
  * journal's lock is the innermost. Never blocks on I/O. Returns 0; -ENOSPC/-EIO when the journal cannot be

@@ -70,7 +70,8 @@ struct journal {
 	uint64_t seq;		  /* last record; the same as head->committed_seq */
 	uint64_t chain;		  /* digest after it */
 	int degraded;		  /* 0, or -errno: appends go into dirty */
-	bool voided;		  /* journal_void_set was done; the keeper's */
+	bool voided;		  /* journal_void_set was done, or tried */
+	int void_err;		  /* that it failed, to be logged by the keeper */
 	bool sync_failed;	  /* degraded since an fsync failed: the next segment is tried with one */
 	struct pathset dirty;
 	bool dir_dirty;	       /* a segment's name is not durable yet */
@@ -114,6 +115,8 @@ static inline int journal_sync_fd(struct journal *j, int fd)
 int journal_put_locked(struct journal *j, struct jrec *r);
 /* Enter the degraded state. */
 void journal_degrade_locked(struct journal *j, int err);
+/* Remember that what is on the disk is not to be relied upon (journal_void.h). */
+void journal_void_locked(struct journal *j);
 /* Append RECHECK records for the set (after a COLLAPSED of from..seq if from is not 0) to cur, where they
  * fit. Returns 0, or -EIO: cur cannot be written. */
 int journal_put_set_locked(struct journal *j, struct pathset *set, uint64_t from);

@@ -170,20 +170,19 @@ static void look_at_maps(struct journal *j)
 /* See journal_void.h. */
 static void look_at_void(struct journal *j)
 {
+	bool failed = filemap_any_failed();
 	pthread_mutex_lock(&j->lock);
-	bool bad = j->degraded && (j->sync_failed || filemap_any_failed());
-	bool good = !j->degraded && !atomic_load(&j->head->degraded);
-	pthread_mutex_unlock(&j->lock);
-	if (bad && !j->voided) {
-		int err = journal_void_set(j->id);
-		if (err)
-			log_error("journal: that its disk failed could not be noted in /run: %s; if the state directory is mounted again "
-				  "without a boot, run tandemctl verify --repair",
-				  err_text(err));
-		j->voided = true;
-	} else if (good && j->voided) {
+	if (j->degraded && (j->sync_failed || failed))
+		journal_void_locked(j);
+	else if (!j->degraded && !atomic_load(&j->head->degraded) && j->voided)
 		j->voided = journal_void_clear(j->id) != 0;
-	}
+	int err = j->void_err;
+	j->void_err = 0;
+	pthread_mutex_unlock(&j->lock);
+	if (err)
+		log_error("journal: that its disk failed could not be noted in /run: %s; if the state directory is mounted again "
+			  "without a boot, run tandemctl verify --repair",
+			  err_text(err));
 }
 
 static void keep(struct journal *j)

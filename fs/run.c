@@ -146,6 +146,11 @@ static struct tfs *tfs_new(const struct mirror *m, int rootfd, int statefd)
 	return fs;
 }
 
+static void table_failed(void *journal)
+{
+	journal_disk_failed(journal);
+}
+
 /* Everything before the mount. what names the part that failed. */
 static int prepare(struct tfs *fs, const char **what)
 {
@@ -168,6 +173,7 @@ static int prepare(struct tfs *fs, const char **what)
 	*what = "the table of operations in flight";
 	if ((r = inflight_open(&fs->inflight, fs->statefd)) < 0)
 		return r;
+	inflight_on_failure(fs->inflight, table_failed, fs->journal);
 	*what = "the thread of dirty files";
 	if ((r = silly_init(fs)) < 0)
 		return r;

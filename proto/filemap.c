@@ -51,6 +51,7 @@ static bool map_elsewhere(struct filemap *m, uintptr_t address)
 		changes++;
 		to = filemap_at(m);
 		atomic_store(&m->failed, true);
+		atomic_fetch_add(&m->times, 1);
 		got = mmap(to, m->size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED, m->fd, 0);
 		return got == to; /* cppcheck-suppress memleak ; it lies where m has it */
 	}
@@ -122,6 +123,7 @@ static int open_map(struct filemap **out, int fd, size_t size, int prot, void (*
 			m->fd = own;
 			m->mended = mended;
 			atomic_store(&m->failed, false);
+			atomic_store(&m->times, 0);
 			atomic_store(&m->at, (uintptr_t)p);
 		}
 	}

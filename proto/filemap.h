@@ -20,6 +20,7 @@ struct filemap {
 	size_t size;          /* bytes */
 	int fd;               /* of our own; -1: for reading only */
 	_Atomic bool failed;
+	_Atomic unsigned times; /* that it failed */
 	void (*mended)(void *map, const void *was);
 };
 
@@ -42,6 +43,12 @@ static inline void *filemap_at(const struct filemap *m)
 static inline bool filemap_failed(const struct filemap *m)
 {
 	return atomic_load_explicit(&m->failed, memory_order_relaxed);
+}
+
+/* How often it failed, and was mended in between. */
+static inline unsigned filemap_times(const struct filemap *m)
+{
+	return atomic_load_explicit(&m->times, memory_order_relaxed);
 }
 
 /* Whether a map for writing of this process failed. */

@@ -121,6 +121,27 @@ def test_state_disk_full_and_the_worker_killed(disk, disk_site, kind):
     tree.assert_same(source.dir, standby.dir)
 
 
+def test_state_disk_full_and_the_worker_killed_at_once(disk, disk_site):
+    """What could not be noted in the table of operations in flight is not missing."""
+    source, standby, d = pair_on(disk_site, disk, "state", kind="btrfs", size="384M")
+    fd = os.open(source.dir / "f", os.O_RDWR | os.O_CREAT)
+    os.write(fd, b"old")
+    os.fsync(fd)
+    source.wait()
+    subprocess.run(["sync", "-f", str(source.state)], check=True)
+    d.fill()
+    subprocess.run(["sync", "-f", str(source.state)], check=True)
+    os.pwrite(fd, b"new", 0)
+    for pid in source.mount_pids():
+        if pid != source.popen.pid:
+            os.kill(pid, 9)
+    os.close(fd)
+    wait_until(lambda: source.log().count("mounted on") == 2, "a new mount", 10)
+    d.clear()
+    source.wait()
+    tree.assert_same(source.dir, standby.dir)
+
+
 def test_state_disk_smaller_than_the_limit(disk, disk_site):
     """The target is away: the journal gives up its own old records instead of staying without a journal."""
     source, standby, d = pair_on(disk_site, disk, "state", "60M", limit="16M")

@@ -202,7 +202,33 @@ START_TEST(a_file_that_is_none_of_ours_is_made_anew)
 }
 END_TEST
 
+static void count(void *arg)
+{
+	++*(int *)arg;
+}
+
+/* Its disk failed: here because the file was cut. */
+START_TEST(a_failure_is_told_before_the_operation_is_done)
+{
+	struct inflight *f = begin();
+	struct inflight_entry e = {.type = JT_UNLINK, .path = "f"};
+	int failures = 0, op = inflight_op_alloc(f), fd;
+
+	inflight_on_failure(f, count, &failures);
+	inflight_op_set(f, op, &e, 1, 0);
+	ck_assert_int_eq(failures, 0);
+	fd = openat(dirfd_, "inflight", O_RDWR | O_CLOEXEC);
+	ck_assert_int_eq(ftruncate(fd, 0), 0);
+	close(fd);
+	inflight_op_set(f, op, &e, 1, 0);
+	ck_assert_int_eq(failures, 1);
+	inflight_dirty_set(f, 7, 1, "f", 1);
+	ck_assert_int_eq(failures, 1);
+	end(f);
+}
+END_TEST
+
 UNIT_MAIN("inflight", an_operation_under_way_is_found_by_the_successor, a_finished_operation_leaves_nothing,
 	  the_root_has_an_empty_path, a_path_that_does_not_fit_is_cut_to_a_directory, slots_are_given_back,
 	  use_without_a_slot_is_an_overflow, a_dirty_inode_is_found_until_it_is_clean, a_full_table_is_an_overflow,
-	  a_file_that_is_none_of_ours_is_made_anew)
+	  a_file_that_is_none_of_ours_is_made_anew, a_failure_is_told_before_the_operation_is_done)
