@@ -54,6 +54,7 @@ struct look {
 	bool damaged;
 	bool voided; /* see journal_void.h */
 	uint8_t boot_id[16];
+	uint64_t mount_id;
 };
 
 static bool all_zero(const uint8_t *p, size_t n)
@@ -210,9 +211,16 @@ static void find_identity(struct journal *j, const struct look *l)
 	j->epoch += !j->epoch;
 }
 
+/* Mounted again without a boot, the disk may have failed in between, and lack what was in the page cache only. */
+static bool same_mount(const struct look *l)
+{
+	return !l->mount_id || !l->head->mount_id || l->mount_id == l->head->mount_id;
+}
+
+/* The page cache has been there all the time. */
 static bool same_boot(const struct look *l)
 {
-	return l->have_head && !l->voided && !memcmp(l->head->boot_id, l->boot_id, 16);
+	return l->have_head && !l->voided && same_mount(l) && !memcmp(l->head->boot_id, l->boot_id, 16);
 }
 
 static bool was_clean(const struct look *l)
@@ -514,6 +522,7 @@ static int write_head(struct journal *j, const struct look *l, enum journal_star
 	atomic_store(&h->clean, 0);
 	atomic_store(&h->writer_pid, (uint32_t)getpid());
 	memcpy(h->boot_id, l->boot_id, 16);
+	h->mount_id = l->mount_id;
 	/* Durable before the first append: else a power failure would find the old page, which says clean. */
 	int err = journal_write_head(j);
 	return err ? err : journal_sync_fd(j, j->dirfd);
@@ -535,6 +544,7 @@ static int map_head(struct journal *j, const struct look *l)
 static int look_all(struct journal *j, struct look *l)
 {
 	int err = fio_boot_id(l->boot_id);
+	l->mount_id = fio_mount_id(j->dirfd);
 	if (!err)
 		err = look_head(j->dirfd, l);
 	if (!err)
@@ -545,6 +555,8 @@ static int look_all(struct journal *j, struct look *l)
 	l->voided = journal_void_is(j->id);
 	if (l->voided)
 		log_warn("journal: its disk had failed, and what was written since may be missing: it is taken as after a power failure");
+	else if (l->have_head && !same_mount(l) && !was_clean(l))
+		log_warn("journal: it was not closed, and its file system was mounted again: it is taken as after a power failure");
 	count_good(l, j->id);
 	judge(l);
 	return 0;

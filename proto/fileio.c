@@ -202,6 +202,17 @@ int fio_boot_id(uint8_t id[16])
 	return got == 32 ? 0 : -EINVAL;
 }
 
+uint64_t fio_mount_id(int fd)
+{
+	enum { UNIQUE = 0x4000, AT = 0x90 }; /* STATX_MNT_ID_UNIQUE, stx_mnt_id: libraries are older than the kernel */
+	struct statx x;
+	uint64_t id;
+	if (statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, UNIQUE, &x) || !(x.stx_mask & UNIQUE))
+		return 0;
+	memcpy(&id, (const uint8_t *)&x + AT, sizeof(id));
+	return id;
+}
+
 void fio_random(void *data, size_t n)
 {
 	uint8_t *p = data;

@@ -28,6 +28,8 @@ int fio_open_dir(const char *path);
 int fio_check_secret(const char *path, char *why, size_t size);
 /* This boot's identity (/proc/sys/kernel/random/boot_id), 16 bytes. Returns 0 or -errno. */
 int fio_boot_id(uint8_t id[16]);
+/* The identity of the mount that fd lies on: another one whenever its file system is mounted again. 0: not known (before Linux 6.8). */
+uint64_t fio_mount_id(int fd);
 /* Fill with random bytes. */
 void fio_random(void *data, size_t n);
 

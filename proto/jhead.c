@@ -44,6 +44,7 @@ static void mended(void *map, const void *was)
 	struct jhead *h = map;
 	const struct jhead *w = was;
 	memcpy(h->boot_id, w->boot_id, sizeof(h->boot_id));
+	h->mount_id = w->mount_id;
 	h->epoch = w->epoch;
 	atomic_store(&h->clean, 0);
 	atomic_store(&h->degraded, 1);

@@ -42,6 +42,7 @@ struct jhead {
 	} slots[JHEAD_SLOTS];
 	_Atomic uint64_t safe_seq; /* what these records tell of, and */
 	_Atomic uint64_t safe_ns;  /* what changed before this time (CLOCK_REALTIME), is durable on the source; 0: not known */
+	uint64_t mount_id;         /* of the mount of the journal's file system at the writer's last start (fio_mount_id); 0: not known */
 };
 _Static_assert(sizeof(struct jhead) <= JHEAD_SIZE, "head page");
 

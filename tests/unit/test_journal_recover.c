@@ -177,6 +177,23 @@ START_TEST(torn_tail_after_a_boot_is_cut)
 }
 END_TEST
 
+START_TEST(mounted_again_is_as_a_boot)
+{
+	struct jdir d;
+	struct jhead *h;
+	jdir_make(&d);
+	jdir_die(&d, NULL, write_few);
+	ck_assert_int_eq(jhead_map(&h, d.fd, 0), 0);
+	bool known = h->mount_id; /* the kernel tells */
+	h->mount_id += known;
+	jhead_unmap(h);
+	jdir_open(&d, NULL);
+	ck_assert_int_eq(d.start, known ? JSTART_POWER : JSTART_KILLED);
+	jdir_close(&d);
+	jdir_remove(&d);
+}
+END_TEST
+
 START_TEST(zero_page_before_the_tail_after_a_boot_is_cut)
 {
 	struct jdir d;
@@ -664,7 +681,7 @@ END_TEST
 
 UNIT_MAIN("journal_recover", empty_directory_is_new, closed_is_clean, killed_keeps_every_record,
 	  record_in_the_making_is_cut, complete_record_not_yet_published_is_kept,
-	  torn_tail_after_a_boot_is_cut, zero_page_before_the_tail_after_a_boot_is_cut,
+	  torn_tail_after_a_boot_is_cut, mounted_again_is_as_a_boot, zero_page_before_the_tail_after_a_boot_is_cut,
 	  power_failure_is_said_until_it_is_dealt_with, directory_whose_rename_may_be_lost_is_rechecked_under_both_names,
 	  reclaimed_records_that_the_source_may_have_lost_make_everything_be_compared,
 	  synced_records_gone_after_a_boot_are_damage,
