@@ -95,11 +95,13 @@ static int op_resume(struct replicator *r, int fd, const json_t *request)
 /* Say whether every target has seq; those that have not are asked to hurry, and why names the first of them. */
 static bool all_have_locked(struct replicator *r, uint64_t seq, char *why, size_t size)
 {
+	uint8_t journal_id[16];
 	bool all = true;
 	int i;
 
+	journal_end_locked(r, journal_id);
 	for (i = 0; i < r->ntargets; i++) {
-		if (target_has(r->targets[i], seq, why, all ? size : 0))
+		if (target_has(r->targets[i], journal_id, seq, why, all ? size : 0))
 			continue;
 		target_sync(r->targets[i]);
 		all = false;

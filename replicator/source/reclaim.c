@@ -4,16 +4,20 @@
 #include "config.h"
 #include <fcntl.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include "replicator/source/replicator.h"
 
-/* Map the head page as soon as it exists, or again when it was made anew. */
+/* Map the head page as soon as it exists, or again when there is another: who removed the journal may have killed its writer before. */
 static void map_locked(struct replicator *r)
 {
 	struct jhead *h;
+	struct stat st;
 	int dir;
 
-	if (r->head != NULL && atomic_load(&r->head->writer_pid) != 0)
+	if (fstatat(r->state_dirfd, "journal/" JHEAD_NAME, &st, AT_SYMLINK_NOFOLLOW) != 0)
+		return;
+	if (r->head != NULL && st.st_ino == r->head_ino && st.st_dev == r->head_dev)
 		return;
 	dir = openat(r->state_dirfd, "journal", O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
 	if (dir < 0)
@@ -22,6 +26,8 @@ static void map_locked(struct replicator *r)
 		if (r->head != NULL)
 			jhead_unmap(r->head);
 		r->head = h;
+		r->head_ino = st.st_ino;
+		r->head_dev = st.st_dev;
 	}
 	close(dir);
 }
@@ -45,13 +51,22 @@ void reclaim(struct replicator *r)
 	pthread_mutex_unlock(&r->lock);
 }
 
-uint64_t replicator_seq(struct replicator *r)
+uint64_t journal_end_locked(struct replicator *r, uint8_t journal_id[16])
+{
+	map_locked(r);
+	memset(journal_id, 0, 16);
+	if (r->head == NULL)
+		return 0;
+	memcpy(journal_id, r->head->journal_id, 16);
+	return atomic_load(&r->head->committed_seq);
+}
+
+uint64_t journal_end(struct replicator *r, uint8_t journal_id[16])
 {
 	uint64_t seq;
 
 	pthread_mutex_lock(&r->lock);
-	map_locked(r);
-	seq = r->head == NULL ? 0 : atomic_load(&r->head->committed_seq);
+	seq = journal_end_locked(r, journal_id);
 	pthread_mutex_unlock(&r->lock);
 	return seq;
 }

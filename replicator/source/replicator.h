@@ -17,7 +17,8 @@ struct replicator {
 	pthread_cond_t changed;  /* a target moved */
 	bool paused;
 	struct jhead *head;      /* NULL until the journal exists */
-	uint64_t reclaimed;      /* last value put into it */
+	dev_t head_dev;          /* which file that is */
+	ino_t head_ino;
 };
 
 /* Read FILE's section name, and run until SIGTERM or SIGINT, unless foreground in a child that leaves the terminal. Errors are logged or printed. Returns the exit
@@ -28,8 +29,10 @@ int replicator_run(const char *file, const char *name, bool foreground);
 void reclaim(struct replicator *r);
 /* status.c: the reply to `status`. Returns owned. */
 json_t *status_json(struct replicator *r);
-/* The journal's last record, 0 if there is no journal yet. */
-uint64_t replicator_seq(struct replicator *r);
+/* reclaim.c: the journal and its last record, both 0 if there is no journal yet. */
+uint64_t journal_end_locked(struct replicator *r, uint8_t journal_id[16]);
+/* The same. Locks r. */
+uint64_t journal_end(struct replicator *r, uint8_t journal_id[16]);
 
 /* control.c: serve one client of replicator.sock until it closes. Takes fd. */
 void control_serve(struct replicator *r, int fd);

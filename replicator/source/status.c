@@ -7,13 +7,14 @@
 
 json_t *status_json(struct replicator *r)
 {
-	uint64_t seq = replicator_seq(r);
+	uint8_t journal_id[16];
+	uint64_t seq = journal_end(r, journal_id);
 	bool all = r->ntargets > 0, any = false, insync, broken, paused;
 	json_t *list = json_array(), *o;
 	int i;
 
 	for (i = 0; i < r->ntargets; i++) {
-		json_array_append_new(list, target_status(r->targets[i], seq, &insync, &broken));
+		json_array_append_new(list, target_status(r->targets[i], journal_id, seq, &insync, &broken));
 		all &= insync;
 		any |= broken;
 	}

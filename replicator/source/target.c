@@ -368,14 +368,20 @@ static const char *shown_state(const struct target_view *v, bool insync)
 	}
 }
 
-bool target_has(struct target *t, uint64_t seq, char *why, size_t size)
+/* Numbers of another journal say nothing. */
+static bool knows_locked(const struct target_view *v, const uint8_t journal_id[16])
+{
+	return memcmp(v->journal_id, journal_id, sizeof v->journal_id) == 0;
+}
+
+bool target_has(struct target *t, const uint8_t journal_id[16], uint64_t seq, char *why, size_t size)
 {
 	struct target_view *v = &t->view;
 	size_t failed = failures_count(t->failures);
 	bool has;
 
 	pthread_mutex_lock(&v->lock);
-	has = v->durable >= seq && failed == 0 && (v->connected || v->durable > 0) && !v->comparing;
+	has = knows_locked(v, journal_id) && v->durable >= seq && failed == 0 && (v->connected || v->durable > 0) && !v->comparing;
 	if (!has)
 		snprintf(why, size, "%s: %s, record %llu of %llu is durable%s%s%s", t->env.to->url, shown_state(v, false),
 		    (unsigned long long)v->durable, (unsigned long long)seq, failed != 0 ? ", paths failed" : "",
@@ -389,7 +395,7 @@ uint64_t target_reclaimable(struct target *t, const uint8_t journal_id[16])
 	uint64_t seq;
 
 	pthread_mutex_lock(&t->view.lock);
-	seq = memcmp(t->view.journal_id, journal_id, 16) == 0 ? t->view.reclaim : 0;
+	seq = knows_locked(&t->view, journal_id) ? t->view.reclaim : 0;
 	pthread_mutex_unlock(&t->view.lock);
 	return seq;
 }
@@ -400,7 +406,7 @@ static json_t *progress_json(const struct compare_progress *p)
 	    (json_int_t)p->bytes_sent, "bytes_total", (json_int_t)p->bytes_total, "differences", (json_int_t)p->differences);
 }
 
-json_t *target_status(struct target *t, uint64_t head_seq, bool *insync, bool *broken)
+json_t *target_status(struct target *t, const uint8_t journal_id[16], uint64_t head_seq, bool *insync, bool *broken)
 {
 	struct target_view *v = &t->view;
 	size_t failed = failures_count(t->failures);
@@ -410,7 +416,7 @@ json_t *target_status(struct target *t, uint64_t head_seq, bool *insync, bool *b
 
 	pthread_mutex_lock(&v->lock);
 	lag = head_seq > v->applied ? head_seq - v->applied : 0;
-	*insync = v->connected && !v->busy && lag == 0 && failed == 0 && v->state == TS_REPLICATING;
+	*insync = knows_locked(v, journal_id) && v->connected && !v->busy && lag == 0 && failed == 0 && v->state == TS_REPLICATING;
 	*broken = failures_shown(t->failures) != 0 || v->state == TS_HELD || v->state == TS_REFUSED;
 	path_show(error, sizeof error, v->error);
 	o = json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:f, s:s, s:I, s:I, s:I}", "url", t->env.to->url, "state", shown_state(v, *insync),

@@ -45,11 +45,11 @@ void target_sync(struct target *t);
 void target_resync(struct target *t, bool allow);
 /* Run a verification; at the end, or when it cannot be run, the job is told. */
 void target_verify(struct target *t, struct vjob *j);
-/* Say whether everything up to record seq is durable on the standby and nothing of it is outstanding. If not, why names what is missing. */
-bool target_has(struct target *t, uint64_t seq, char *why, size_t size);
+/* Say whether everything up to record seq of that journal is durable on the standby and nothing of it is outstanding. If not, why names what is missing. */
+bool target_has(struct target *t, const uint8_t journal_id[16], uint64_t seq, char *why, size_t size);
 /* Records up to this are not needed for this target any more. */
 uint64_t target_reclaimable(struct target *t, const uint8_t journal_id[16]);
-/* The target's part of `status`; *insync and *broken tell its share in the mirror's state. Returns owned. */
-json_t *target_status(struct target *t, uint64_t head_seq, bool *insync, bool *broken);
+/* The target's part of `status`, head_seq being the last record of that journal; *insync and *broken tell its share in the mirror's state. Returns owned. */
+json_t *target_status(struct target *t, const uint8_t journal_id[16], uint64_t head_seq, bool *insync, bool *broken);
 
 #endif

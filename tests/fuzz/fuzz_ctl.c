@@ -17,7 +17,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 static struct target *const none = (struct target *)&none;
 static struct replicator mirror = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER, .ntargets = 1};
 
-bool target_has(struct target *t, uint64_t seq, char *why, size_t size)
+bool target_has(struct target *t, const uint8_t journal_id[16], uint64_t seq, char *why, size_t size)
 {
 	return true;
 }
@@ -34,7 +34,7 @@ void target_resync(struct target *t, bool allow)
 {
 }
 
-json_t *target_status(struct target *t, uint64_t head_seq, bool *insync, bool *broken)
+json_t *target_status(struct target *t, const uint8_t journal_id[16], uint64_t head_seq, bool *insync, bool *broken)
 {
 	*insync = true;
 	*broken = false;

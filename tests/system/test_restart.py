@@ -265,6 +265,29 @@ def test_replicator_by_itself(site):
     replicator.end()
 
 
+def test_replicator_by_itself_sees_another_journal(site):
+    """The mount was killed and its journal taken away: what is told of it is told of the new one."""
+    from lib.procs import Process
+    standby = site.standby().start()
+    source = site.source([standby.url()])
+    source.options = ["--no-replicator"]
+    source.start()
+    replicator = Process(site, "replicator")
+    site.extra.append(replicator)
+    replicator.spawn(program("tandem-replicator"), "--config", source.config, "--foreground", source.name)
+    for i in range(50):
+        (source.dir / f"f{i}").write_text("x")
+    source.wait()
+    source.kill()
+    shutil.rmtree(source.state / source.name / "journal")
+    source.start()
+    (source.dir / "after").write_text("x")
+    source.wait()
+    tree.assert_same(source.dir, standby.dir)
+    wait_until(lambda: source.status()["seq"] < 50 and source.status()["state"] == "insync", lambda: source.ctl("status", source.name).stdout)
+    replicator.end()
+
+
 def test_replicator_as_a_daemon(site, tmp_path):
     """What is wrong is told before it leaves the terminal; it finds a configuration by a relative path."""
     def start(config):

@@ -26,7 +26,7 @@ static void *move(void *arg)
 	return NULL;
 }
 
-bool target_has(struct target *t, uint64_t seq, char *why, size_t size)
+bool target_has(struct target *t, const uint8_t journal_id[16], uint64_t seq, char *why, size_t size)
 {
 	if (there)
 		return true;
@@ -66,7 +66,7 @@ void target_verify(struct target *t, struct vjob *j)
 {
 }
 
-json_t *target_status(struct target *t, uint64_t head_seq, bool *insync, bool *broken)
+json_t *target_status(struct target *t, const uint8_t journal_id[16], uint64_t head_seq, bool *insync, bool *broken)
 {
 	return json_object();
 }
