@@ -253,7 +253,7 @@ uint64_t journal_flushed(struct journal *j)
 {
 	pthread_mutex_lock(&j->lock);
 	bool waits = j->degraded && (j->dirty.all || j->dirty.n);
-	uint64_t seq = j->seq + (waits ? 2 : 0); /* a SEAL, then the set */
+	uint64_t seq = j->seq + (!waits ? 0 : j->cur ? 2 : 1); /* a SEAL, then the set */
 	pthread_mutex_unlock(&j->lock);
 	return seq;
 }

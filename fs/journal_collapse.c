@@ -98,8 +98,8 @@ void collapse_give_up(struct journal *j)
 	struct jreader *rd = NULL;
 	struct pathset set;
 	pthread_mutex_lock(&j->lock);
-	bool due = j->degraded == -ENOSPC && !j->sync_failed && !j->next && TAILQ_FIRST(&j->segs) != j->cur;
-	uint64_t from = atomic_load(&j->head->first_seq), last = j->seq, cur = j->cur->first_seq;
+	bool due = j->degraded == -ENOSPC && !j->sync_failed && !j->next && j->cur && TAILQ_FIRST(&j->segs) != j->cur;
+	uint64_t from = atomic_load(&j->head->first_seq), last = j->seq, cur = due ? j->cur->first_seq : 0;
 	pthread_mutex_unlock(&j->lock);
 	if (!due || journal_write_head(j))
 		return;

@@ -63,7 +63,7 @@ struct journal {
 	pthread_cond_t want_keeper;
 	pthread_cond_t want_sync; /* the syncer's bell */
 	struct segment_list segs; /* oldest first; the last is cur */
-	struct segment *cur;	  /* open */
+	struct segment *cur;	  /* open; NULL when there has been no space for one since the start */
 	struct segment *next;	  /* prepared, or NULL */
 	int next_err;		  /* why not */
 	size_t tail;		  /* bytes of cur used */
@@ -84,7 +84,7 @@ struct journal {
 	uint64_t collapsed_end; /* the last of those RECHECKs, or a later record: who has it needs nothing of what was collapsed */
 	bool log_degraded;     /* to be logged by the keeper, which holds no lock */
 	uint64_t replaced;     /* records that had to be replaced by RECHECKs, not logged yet */
-	/* Invariants while lock is free: cur is open and mapped; tail + JREC_HEADER <= cur->size (a SEAL
+	/* Invariants while lock is free: cur is open and mapped, or NULL and degraded is set; tail + JREC_HEADER <= cur->size (a SEAL
 	 * always fits); degraded == 0 implies dirty is empty. */
 
 	struct {

@@ -368,6 +368,22 @@ static int begin_segment(struct journal *j)
 	return err ? err : segment_switch_locked(j);
 }
 
+/* The journal begins degraded, with everything in the set that is kept in memory. */
+static void begin_degraded(struct journal *j, int err)
+{
+	journal_degrade_locked(j, err);
+	pathset_add(&j->dirty, "", JF_RECURSIVE | JF_RECOVERY);
+}
+
+/* The same, if that was for want of space: without a segment that is open. */
+static int begin_without_segment(struct journal *j, int err)
+{
+	if (err != -ENOSPC && err != -EDQUOT)
+		return err;
+	begin_degraded(j, err);
+	return 0;
+}
+
 /* Records are missing: a new epoch, whose first records say so. */
 static int begin_epoch(struct journal *j, const struct look *l, int keep)
 {
@@ -388,8 +404,10 @@ static int begin_epoch(struct journal *j, const struct look *l, int keep)
 	j->epoch++;
 	j->head->epoch = j->epoch;
 	int err = begin_segment(j);
-	if (err)
-		return err;
+	if (err) {
+		j->given_up = from;
+		return begin_without_segment(j, err);
+	}
 	struct pathset all;
 	pathset_init(&all);
 	pathset_add(&all, "", JF_RECURSIVE | JF_RECOVERY);
@@ -397,13 +415,6 @@ static int begin_epoch(struct journal *j, const struct look *l, int keep)
 	journal_put_set_locked(j, &all, from);
 	pathset_release(&all);
 	return 0;
-}
-
-/* The journal begins degraded, with everything in the set that is kept in memory. */
-static void begin_degraded(struct journal *j, int err)
-{
-	journal_degrade_locked(j, err);
-	pathset_add(&j->dirty, "", JF_RECURSIVE | JF_RECOVERY);
 }
 
 /* The set that was kept in memory is gone. On a disk that is still full its place is there again. */
@@ -493,7 +504,8 @@ static int mend(struct journal *j, const struct look *l)
 	j->chain = l->chain;
 	if (l->damaged)
 		return begin_epoch(j, l, keep);
-	return open ? reopen(j, &l->v[keep - 1]) : begin_segment(j);
+	err = open ? reopen(j, &l->v[keep - 1]) : begin_segment(j);
+	return err && !open ? begin_without_segment(j, err) : err;
 }
 
 /* Make the head page tell the present. Its old contents are used up by now. */
@@ -503,7 +515,7 @@ static int write_head(struct journal *j, const struct look *l, enum journal_star
 	uint64_t synced = atomic_load(&h->synced_seq);
 	h->epoch = j->epoch;
 	h->segment_size = j->opt.segment_size;
-	atomic_store(&h->first_seq, TAILQ_FIRST(&j->segs)->first_seq);
+	atomic_store(&h->first_seq, TAILQ_EMPTY(&j->segs) ? j->seq + 1 : TAILQ_FIRST(&j->segs)->first_seq);
 	atomic_store(&h->committed_seq, j->seq);
 	/* After another boot, what was found is what the disk has. */
 	atomic_store(&h->synced_seq, !l->have_head || synced > j->seq ? 0 : synced);
@@ -593,10 +605,12 @@ static int carry_on(struct journal *j, struct look *l, enum journal_start *start
 	int err = map_head(j, l);
 	if (!err)
 		err = mend(j, l);
-	if (!err && host && !l->damaged)
-		replace_all(j, l, *start == JSTART_DAMAGED);
-	else if (!err && *start == JSTART_DAMAGED && !l->damaged)
-		recheck_all(j);
+	if (!err && j->cur && !l->damaged) { /* else everything is compared as it is */
+		if (host)
+			replace_all(j, l, *start == JSTART_DAMAGED);
+		else if (*start == JSTART_DAMAGED)
+			recheck_all(j);
+	}
 	if (!err)
 		err = write_head(j, l, *start, *since_ns);
 	if (err && j->headfile && filemap_failed(j->headfile))

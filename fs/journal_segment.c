@@ -138,7 +138,7 @@ static struct segment *take_oldest(struct journal *j, uint64_t upto)
 {
 	pthread_mutex_lock(&j->lock);
 	struct segment *s = TAILQ_FIRST(&j->segs);
-	if (s == j->cur || s->last_seq > upto || s->pins) {
+	if (!j->cur || s == j->cur || s->last_seq > upto || s->pins) {
 		s = NULL;
 	} else {
 		TAILQ_REMOVE(&j->segs, s, link);

@@ -391,6 +391,49 @@ START_TEST(a_journal_on_a_full_disk_is_opened_again)
 }
 END_TEST
 
+static void write_ten(struct jdir *d)
+{
+	jdir_fill(d, 1, 10);
+}
+
+/* There is no segment that could be continued. */
+START_TEST(a_damaged_journal_on_a_full_disk_is_opened)
+{
+	struct jdir d;
+	unsigned types[JT_LAST + 1];
+	static const char block[4096];
+	if (!small_disk(&d))
+		return;
+	jdir_die(&d, NULL, write_ten);
+	jdir_flip(&d, 0, JSEG_HEADER + 50);
+	unlinkat(d.fd, JOURNAL_NEXT_NAME, 0);
+	int fd = openat(d.fd, "fill", O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	while (write(fd, block, sizeof(block)) > 0)
+		;
+	close(fd);
+	jdir_open(&d, NULL);
+	ck_assert_int_eq(d.start, JSTART_DAMAGED);
+	ck_assert_int_eq(jdir_append(&d, "kept/in/memory", 1), -ENOSPC);
+	uint64_t seq = journal_flushed(d.j);
+	jdir_close(&d);
+	jdir_open(&d, NULL);
+	ck_assert_int_eq(d.start, JSTART_DAMAGED);
+	ck_assert_uint_ge(journal_flushed(d.j), seq);
+	seq = journal_flushed(d.j);
+	ck_assert_int_eq(mount(NULL, d.path, NULL, MS_REMOUNT, "size=4m"), 0);
+	ck_assert(wait_until(is_well, &d));
+	ck_assert_uint_ge(journal_seq(d.j), seq);
+	jdir_read(&d, types);
+	ck_assert_uint_eq(types[JT_COLLAPSED], 1);
+	ck_assert_uint_eq(types[JT_RECHECK], 1); /* of everything */
+	jdir_close(&d);
+	jdir_open(&d, NULL);
+	ck_assert_int_eq(d.start, JSTART_CLEAN);
+	jdir_close(&d);
+	small_disk_remove(&d);
+}
+END_TEST
+
 static _Atomic int fail_syncs, syncs;
 
 static int counted_sync(int fd)
@@ -644,7 +687,7 @@ UNIT_MAIN("journal", append_sets_sequence_and_time, a_record_without_a_valid_pat
 	  content_too_large_for_a_segment_becomes_one_range, acknowledged_segments_are_unlinked,
 	  at_the_limit_the_journal_collapses, a_second_collapse_covers_the_first,
 	  a_collapse_holds_every_rename_before_it, a_full_disk_is_survived,
-	  old_segments_are_given_up, closing_on_a_full_disk_is_not_clean, a_journal_on_a_full_disk_is_opened_again, a_failed_fsync_is_never_repeated, the_sync_of_a_file_is_the_journal_s,
+	  old_segments_are_given_up, closing_on_a_full_disk_is_not_clean, a_journal_on_a_full_disk_is_opened_again, a_damaged_journal_on_a_full_disk_is_opened, a_failed_fsync_is_never_repeated, the_sync_of_a_file_is_the_journal_s,
 	  a_write_that_failed_is_not_synced_later, syncs_are_shared,
 	  sync_options_that_do_not_wait_do_not_sync, a_sync_that_was_begun_goes_on_by_itself,
 	  a_sync_that_was_begun_and_failed_is_not_forgotten, interval_syncs_in_the_background, slots_are_given_back)
