@@ -27,7 +27,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/statvfs.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
@@ -284,16 +283,6 @@ static int do_setattr(struct apply *a, const struct jrec *r)
 	return err;
 }
 
-/* ext4 and others say ENOSPC for an attribute that does not fit into the inode's block: waiting does not
- * help. */
-static int xattr_error(struct apply *a, int err)
-{
-	struct statvfs sv;
-	if ((err == -ENOSPC || err == -EDQUOT) && fstatvfs(a->env.rootfd, &sv) == 0 && sv.f_bavail > 1024)
-		return WR_NO_SPACE;
-	return err;
-}
-
 static int do_xattr(struct apply *a, const struct jrec *r)
 {
 	struct place p;
@@ -301,7 +290,7 @@ static int do_xattr(struct apply *a, const struct jrec *r)
 	if (err)
 		return err;
 	if (r->type == JT_SETXATTR)
-		return xattr_error(a, node_setxattr(p.dir->fd, p.base, r->xname, r->xval, r->xlen));
+		return node_xattr_error(a->env.rootfd, node_setxattr(p.dir->fd, p.base, r->xname, r->xval, r->xlen));
 	err = node_removexattr(p.dir->fd, p.base, r->xname);
 	return err == -ENODATA ? 0 : err;
 }
@@ -310,7 +299,7 @@ static int do_xattrs(struct apply *a, const struct wop *op)
 {
 	struct place p;
 	int err = find(a, op->path, &p);
-	return err ? err : xattr_error(a, node_xattrs_apply(p.dir->fd, p.base, op->data, op->dlen));
+	return err ? err : node_xattr_error(a->env.rootfd, node_xattrs_apply(p.dir->fd, p.base, op->data, op->dlen));
 }
 
 static int do_rmtree(struct apply *a, const char *path)

@@ -300,14 +300,14 @@ static int finish(struct apply *a, int fd, const struct stat *st, const struct w
 	int err = 0;
 	bool chmod_due = owner || ((st->st_mode ^ op->attr.mode) & 07777);
 	if (op->has_xattrs && op->dlen > XATTRS_NONE) {
-		err = xattrs_apply(op->data, op->dlen, fd, -1, NULL);
+		err = node_xattr_error(fd, xattrs_apply(op->data, op->dlen, fd, -1, NULL));
 		chmod_due = true; /* an ACL has changed the group's bits */
 	} else if (!op->has_xattrs && replaces) {
 		struct buf set;
 		buf_init(&set, XATTR_SET_MAX);
 		err = node_xattrs_read(dir->fd, base, &set);
 		if (!err && set.len > XATTRS_NONE) {
-			err = xattrs_apply(set.data, set.len, fd, -1, NULL);
+			err = node_xattr_error(fd, xattrs_apply(set.data, set.len, fd, -1, NULL));
 			chmod_due = true;
 		}
 		buf_release(&set);

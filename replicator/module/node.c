@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <sys/xattr.h>
 #include <unistd.h>
@@ -130,6 +131,14 @@ int node_xattrs_apply(int dirfd, const char *name, const void *set, size_t len)
 {
 	int err = enter(dirfd);
 	return err ? err : xattrs_apply(set, len, -1, AT_FDCWD, name);
+}
+
+int node_xattr_error(int fd, int err)
+{
+	struct statvfs sv;
+	if ((err == -ENOSPC || err == -EDQUOT) && fstatvfs(fd, &sv) == 0 && sv.f_bavail > 1024)
+		return WR_NO_SPACE;
+	return err;
 }
 
 int node_set_attr(int dirfd, const char *name, const struct wattr *want, bool no_owner, int tmpfd)

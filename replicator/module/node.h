@@ -29,6 +29,9 @@ int node_removexattr(int dirfd, const char *name, const char *xname);
 /* Read the encoded attribute set (proto/xattrs.h) of an entry; make it exactly the given one. As above. */
 int node_xattrs_read(int dirfd, const char *name, struct buf *out);
 int node_xattrs_apply(int dirfd, const char *name, const void *set, size_t len);
+/* err of a call that sets attributes on fd's file system. ext4 and others say ENOSPC for an attribute that does not fit into the inode's
+ * block, however much is free, and waiting does not help: WR_NO_SPACE then. Else err. */
+int node_xattr_error(int fd, int err);
 /* Bring owner (unless no_owner), permission bits and mtime to the given values, touching only what differs. tmpfd: as for node_chmod.
  */
 int node_set_attr(int dirfd, const char *name, const struct wattr *want, bool no_owner, int tmpfd);

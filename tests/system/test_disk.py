@@ -290,6 +290,34 @@ def test_standby_without_inodes(disk, disk_site):
     tree.assert_same(source.dir, standby.dir)
 
 
+@pytest.mark.parametrize("size", [1, 2 << 20])
+def test_an_attribute_that_the_standby_has_no_room_for(disk, disk_site, size):
+    """ext4 says that the disk is full, though it is not. Only the file with the attribute cannot be kept, new or changed in place."""
+    standby = disk_site.standby()
+    standby.module("m", disk(disk_site.dir / "ext4", "400M", kind="ext4").path / "standby")
+    standby.dir = standby.modules["m"]["path"]
+    source = disk_site.source([standby.url()])
+    source.dir = source.keys["source"] = disk(disk_site.dir / "xfs", "400M", kind="xfs").path / "source"
+    source.dir.mkdir()
+    standby.start()
+    source.start()
+    (source.dir / "old").write_bytes(bytes(size))
+    source.wait()
+    assert source.ctl("pause", "m").returncode == 0
+    for name in ("old", "new"):
+        with open(source.dir / name, "ab") as f:
+            f.write(b"more")
+        os.setxattr(source.dir / name, "user.large", bytes(20000))
+    (source.dir / "last").touch()
+    assert source.ctl("resume", "m").returncode == 0
+    wait_until((standby.dir / "last").exists, "what comes behind it")
+    source.wait_error("no space")
+    for name in ("old", "new"):
+        os.removexattr(source.dir / name, "user.large")
+    source.wait()
+    tree.assert_same(source.dir, standby.dir)
+
+
 def test_standby_quota(disk, disk_site):
     """EDQUOT holds like ENOSPC."""
     try:
