@@ -51,7 +51,7 @@ void content_mode(int fd, const struct stat *st, struct transfer_spec *spec)
 	} else {
 		spec->mode = WB_PATCH;
 	}
-	spec->xattrs = spec->mode == WB_NEW;
+	spec->xattrs = true; /* of a patch, too: what is changed in place loses its file capabilities there, and a record that set them may have been sent */
 }
 
 int content_appended(struct extent_set *ranges, uint64_t size)

@@ -16,6 +16,8 @@ from lib.proxy import Proxy
 from lib.wait import wait_until
 from lib.workload import acl
 
+CAPABILITIES = bytes.fromhex("0100000200040000000000000000000000000000")  # cap_net_bind_service=ep
+
 
 @pytest.mark.smoke
 def test_write_a_file(pair):
@@ -187,6 +189,37 @@ def test_xattrs_and_acls(pair):
     os.setxattr(f, "user.empty", b"no more", os.XATTR_REPLACE)
     pair.same()
     assert tree.xattrs(pair.copy / "file").keys() == {"user.empty", "trusted.secret", "system.posix_acl_access"}
+
+
+def store(path):
+    """Stores through a mapping leave file capabilities as they are."""
+    with open(path, "r+b") as f, mmap.mmap(f.fileno(), 0) as m:
+        m[5000:5007] = b"changed"
+        m.flush()
+
+
+def overwrite(path):
+    """So much that it is sent behind the record that gives the file its capabilities back."""
+    with open(path, "r+b") as f:
+        f.write(os.urandom(600 << 10))
+    os.setxattr(path, "security.capability", CAPABILITIES)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("change", [store, overwrite])
+@pytest.mark.parametrize("names", [1, 2])
+def test_file_capabilities_of_what_is_changed_in_place(pair, change, names):
+    f = pair.dir / "file"
+    f.write_bytes(os.urandom(3 << 20))
+    if names > 1:
+        os.link(f, pair.dir / "link")
+    os.setxattr(f, "security.capability", CAPABILITIES)
+    pair.same()
+    assert pair.source.ctl("pause", "m").returncode == 0
+    change(f)
+    assert pair.source.ctl("resume", "m").returncode == 0
+    pair.same()
+    assert "security.capability" in tree.xattrs(pair.copy / "file")
 
 
 @pytest.mark.root
