@@ -31,13 +31,14 @@ uint32_t entry_attr_diff(const struct compare *c, const struct stat *st, const s
 int entry_fix_attrs(struct compare *c, struct cnode *dir, const char *path, const struct stat *st,
 		    uint32_t valid, bool xattrs)
 {
-	/* A new owner clears setuid bits and capabilities: the mode goes along, the attributes come after. */
-	if (valid & (JV_UID | JV_GID) && !S_ISLNK(st->st_mode))
+	/* A new owner clears setuid bits and capabilities, which may be what they should be: the mode goes along, the attributes come after. */
+	bool owner = valid & (JV_UID | JV_GID);
+	if (owner && !S_ISLNK(st->st_mode))
 		valid |= JV_MODE;
 	int err = xattrs ? op_xattrs(c, path) : 0;
 	if (!err && valid)
 		err = op_setattr(c, path, st, valid);
-	if (!err && xattrs && valid & (JV_UID | JV_GID))
+	if (!err && owner && (xattrs || (S_ISREG(st->st_mode) && xattrs_digest(c->xattrs.data, c->xattrs.len) != 0)))
 		err = op_xattrs(c, path);
 	return err;
 }

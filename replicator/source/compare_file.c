@@ -559,7 +559,7 @@ static int file_equal(struct compare *c, struct cfile *f)
 							       : "extended attributes differ");
 	if ((f->valid || f->xdiff) && !compare_reports(f->dir->job) && file_in_place(c, f)) {
 		buf_clear(&c->xattrs);
-		err = f->xdiff ? xattrs_read(&c->xattrs, f->fd, -1, NULL) : 0;
+		err = xattrs_read(&c->xattrs, f->fd, -1, NULL);
 		err = entry_fix_attrs(c, f->dir, f->path, &f->st, f->valid, f->xdiff && !err);
 	}
 	int end = file_done(c, f);

@@ -64,6 +64,19 @@ def test_adopted_copy_is_corrected(pair_with, net):
     assert net.proxy.up < 3 << 20, f"{net.proxy.up} bytes sent for one changed block"
 
 
+@pytest.mark.root
+@pytest.mark.parametrize("size", [1, 1 << 20])
+def test_adopted_copy_has_another_owner(pair_with, size):
+    """A new owner takes the file capabilities away, which were the same on both sides."""
+    def prepare(p):
+        for d in (p.source.dir, p.standby.dir):
+            (d / "file").write_bytes(bytes(size))
+            os.utime(d / "file", (1000, 1000))
+            os.chown(d / "file", 1000, 1000 if d == p.source.dir else 0)
+            os.setxattr(d / "file", "security.capability", bytes.fromhex("0100000200040000000000000000000000000000"))
+    pair_with(prepare=prepare).same()
+
+
 def test_shifted_content_is_found(pair_with, net):
     """Bytes inserted at the front of a large file: the rolling sum finds the rest."""
     def prepare(p):
