@@ -439,22 +439,6 @@ static int run(struct apply *a, const struct wop *op, const struct jrec *r)
 	}
 }
 
-static bool must_hold(int err)
-{
-	switch (err) {
-	case -ENOSPC:
-	case -EDQUOT:
-	case -EROFS:
-	case -EIO:
-	case -EMFILE:
-	case -ENFILE:
-	case -ENOMEM:
-		return true;
-	default:
-		return false;
-	}
-}
-
 static uint32_t code_of(int err)
 {
 	if (err > 0)
@@ -545,14 +529,14 @@ static int attempt(struct apply *a, const struct wop *op, const struct jrec *r)
 	bool held = false;
 	for (;;) {
 		int err = run(a, op, r);
-		if (a->only_free && err && err >= E_FIRST && !must_hold(err)) {
+		if (a->only_free && err && err >= E_FIRST && !node_curable(err)) {
 			a->only_free = false; /* as if the CREATE had not waited: it may be what fails */
 			err = settle(a);
 			if (err)
 				return err;
 			continue;
 		}
-		if (!must_hold(err)) {
+		if (!node_curable(err)) {
 			if (held)
 				a->env.unhold(a->env.arg);
 			if (err < E_FIRST || !err)

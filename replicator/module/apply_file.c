@@ -284,10 +284,21 @@ static int copy(struct apply *a, struct transfer *t, const struct wop *op)
 	return err;
 }
 
+/* Set the extended attributes of a file being built. Those that it cannot have, now or later, do not keep its bytes from their place:
+ * *lacks tells why. */
+static int set_xattrs(int fd, const void *set, size_t len, int *lacks)
+{
+	int err = node_xattr_error(fd, xattrs_apply(set, len, fd, -1, NULL));
+	if (!err || err < E_FIRST || node_curable(err))
+		return err;
+	*lacks = err;
+	return 0;
+}
+
 /* Give a file being built its size and attributes; st is what it has. The entry that it replaces, if there is one, gives it the
- * attributes that are left alone. */
+ * attributes that are left alone. *lacks: as above, else unchanged. */
 static int finish(struct apply *a, int fd, const struct stat *st, const struct wop *op, const struct dir *dir,
-		  const char *base, bool replaces)
+		  const char *base, bool replaces, int *lacks)
 {
 	struct timespec ts[2] = {{.tv_nsec = UTIME_OMIT},
 				 {.tv_sec = op->attr.mtime.sec, .tv_nsec = op->attr.mtime.nsec}};
@@ -300,14 +311,14 @@ static int finish(struct apply *a, int fd, const struct stat *st, const struct w
 	int err = 0;
 	bool chmod_due = owner || ((st->st_mode ^ op->attr.mode) & 07777);
 	if (op->has_xattrs && op->dlen > XATTRS_NONE) {
-		err = node_xattr_error(fd, xattrs_apply(op->data, op->dlen, fd, -1, NULL));
+		err = set_xattrs(fd, op->data, op->dlen, lacks);
 		chmod_due = true; /* an ACL has changed the group's bits */
 	} else if (!op->has_xattrs && replaces) {
 		struct buf set;
 		buf_init(&set, XATTR_SET_MAX);
 		err = node_xattrs_read(dir->fd, base, &set);
 		if (!err && set.len > XATTRS_NONE) {
-			err = node_xattr_error(fd, xattrs_apply(set.data, set.len, fd, -1, NULL));
+			err = set_xattrs(fd, set.data, set.len, lacks);
 			chmod_due = true;
 		}
 		buf_release(&set);
@@ -469,12 +480,20 @@ static int put(struct apply *a, struct transfer *t, const struct dir *dir, const
 	return 0;
 }
 
+/* The file has its name. If it lacks attributes the operation fails all the same, but the CREATE before it is done. */
+static int there(struct apply *a, int lacks)
+{
+	if (lacks && a->only_free)
+		a->only_free = a->pending.set = false;
+	return lacks;
+}
+
 /* The new version takes the place of what stands under its name, if something does. */
 static int replace(struct apply *a, struct transfer *t, const struct wop *op, const struct stat *made,
 		   struct dir *dir, const char *base)
 {
 	struct stat old;
-	int err = node_stat(dir->fd, base, &old);
+	int lacks = 0, err = node_stat(dir->fd, base, &old);
 	if (err && err != -ENOENT)
 		return err;
 	if (!err && a->only_free)
@@ -489,11 +508,12 @@ static int replace(struct apply *a, struct transfer *t, const struct wop *op, co
 		err = new_to_patch(a, t, op->size);
 		return err ? err : in_place(a, t, op);
 	}
-	err = finish(a, t->file, made, op, dir, base, file);
+	err = finish(a, t->file, made, op, dir, base, file, &lacks);
 	if (err)
 		return err;
 	dirs_keep(&a->dirs, dir, a->commit_pm);
-	return put(a, t, dir, base, 0);
+	err = put(a, t, dir, base, 0);
+	return err ? err : there(a, lacks);
 }
 
 /* A new file of a directory that is filled aside gets its name at once. What is half made goes again: its bytes are still in memory. */
@@ -504,17 +524,17 @@ static int commit_aside(struct apply *a, struct transfer *t, const struct wop *o
 	t->file = openat(dir->fd, base, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, mode);
 	if (t->file < 0)
 		return -errno;
-	int err = write_pieces(t);
+	int lacks = 0, err = write_pieces(t);
 	if (!err && !known(a, t, mode, &made))
 		err = look(a, t, mode, &made);
 	if (!err)
-		err = finish(a, t->file, &made, op, dir, base, false);
+		err = finish(a, t->file, &made, op, dir, base, false, &lacks);
 	if (err) {
 		close(t->file);
 		t->file = -1;
 		unlinkat(dir->fd, base, 0);
 	}
-	return err;
+	return err ? err : there(a, lacks);
 }
 
 /* New names come together, and so do names that are taken: where the last one was free nobody looks, the rename tells. */
@@ -523,6 +543,7 @@ static int commit_new(struct apply *a, struct transfer *t, const struct wop *op)
 	struct dir *dir;
 	const char *base;
 	struct stat made;
+	int lacks = 0;
 	if (op->seq == 0)
 		newdir_begin(a, op->path);
 	int err = newdir_parent(a, op->path, &dir, &base);
@@ -537,13 +558,15 @@ static int commit_new(struct apply *a, struct transfer *t, const struct wop *op)
 		err = newdir_parent(a, op->path, &dir, &base);
 	if (err || a->no_noreplace || a->names_taken)
 		return err ? err : replace(a, t, op, &made, dir, base);
-	err = finish(a, t->file, &made, op, dir, base, false);
+	err = finish(a, t->file, &made, op, dir, base, false, &lacks);
 	if (err)
 		return err;
 	dirs_keep(&a->dirs, dir, a->commit_pm);
 	err = put(a, t, dir, base, RENAME_NOREPLACE);
 	a->no_noreplace = err == -EINVAL;
-	return err == -EEXIST || err == -EINVAL ? replace(a, t, op, &made, dir, base) : err;
+	if (err == -EEXIST || err == -EINVAL)
+		return replace(a, t, op, &made, dir, base);
+	return err ? err : there(a, lacks);
 }
 
 /* Copy the data of old, holes left out. */
@@ -604,20 +627,20 @@ static int patch_aside(struct apply *a, struct transfer *t, const struct wop *op
 	if (fd < 0)
 		return fd;
 	struct stat st;
-	int err = clone_old(a, old, fd, size);
+	int lacks = 0, err = clone_old(a, old, fd, size);
 	if (!err)
 		err = patch_pieces(t, fd);
 	if (!err && fstat(fd, &st))
 		err = -errno;
 	if (!err)
-		err = finish(a, fd, &st, op, dir, base, true);
+		err = finish(a, fd, &st, op, dir, base, true, &lacks);
 	close(fd);
 	dirs_keep(&a->dirs, dir, (struct jtime){0});
 	if (!err && renameat(a->env.tmpfd, name, dir->fd, base))
 		err = -errno;
 	if (err)
 		unlinkat(a->env.tmpfd, name, 0);
-	return err;
+	return err ? err : lacks;
 }
 
 static int commit_patch(struct apply *a, struct transfer *t, const struct wop *op)

@@ -133,6 +133,22 @@ int node_xattrs_apply(int dirfd, const char *name, const void *set, size_t len)
 	return err ? err : xattrs_apply(set, len, -1, AT_FDCWD, name);
 }
 
+bool node_curable(int err)
+{
+	switch (err) {
+	case -ENOSPC:
+	case -EDQUOT:
+	case -EROFS:
+	case -EIO:
+	case -EMFILE:
+	case -ENFILE:
+	case -ENOMEM:
+		return true;
+	default:
+		return false;
+	}
+}
+
 int node_xattr_error(int fd, int err)
 {
 	struct statvfs sv;

@@ -29,6 +29,8 @@ int node_removexattr(int dirfd, const char *name, const char *xname);
 /* Read the encoded attribute set (proto/xattrs.h) of an entry; make it exactly the given one. As above. */
 int node_xattrs_read(int dirfd, const char *name, struct buf *out);
 int node_xattrs_apply(int dirfd, const char *name, const void *set, size_t len);
+/* Say whether waiting may cure err: no space, a disk that fails or is read only, no descriptor or memory left. */
+bool node_curable(int err);
 /* err of a call that sets attributes on fd's file system. ext4 and others say ENOSPC for an attribute that does not fit into the inode's
  * block, however much is free, and waiting does not help: WR_NO_SPACE then. Else err. */
 int node_xattr_error(int fd, int err);

@@ -140,11 +140,11 @@ int redo_apply(const struct redo_log *log, int datafd, int target)
 	if (!log->no_owner && (st.st_uid != log->attr.uid || st.st_gid != log->attr.gid) &&
 	    fchown(target, log->attr.uid, log->attr.gid))
 		return -errno;
-	if (log->has_xattrs && (err = node_xattr_error(target, xattrs_apply(log->xattrs, log->xlen, target, -1, NULL))))
-		return err;
+	if (log->has_xattrs)
+		err = node_xattr_error(target, xattrs_apply(log->xattrs, log->xlen, target, -1, NULL));
 	if (fchmod(target, log->attr.mode & 07777) || futimens(target, ts))
 		return -errno;
-	return 0;
+	return err;
 }
 
 static void encode(struct buf *b, const struct redo_log *log)
@@ -274,7 +274,7 @@ static int replay(struct redo *r, int rootfd, uint64_t number, const char *suffi
 		close(datafd);
 	free(log.v);
 	free(bytes);
-	return err == -ENODATA || err > 0 ? 0 : err; /* no position counts on it: the sender hears it when it sends that again */
+	return node_curable(err) ? err : 0; /* no position counts on it: the sender hears it when it sends that again */
 }
 
 enum log_state { LOG_DATA = 1, LOG_COMMITTED = 2, LOG_DONE = 4 };

@@ -63,7 +63,8 @@ void redo_abort(struct redo *r, uint64_t number);
 int redo_reserve(const struct redo_log *log, int target);
 /* Commit the log whose data is in datafd: durable on return. Returns 0 or -errno. */
 int redo_commit(struct redo *r, const struct redo_log *log, int datafd);
-/* Make the change: ranges, size, attributes. target is opened O_RDWR. Idempotent. Returns 0, -errno, or WR_NO_SPACE (node_xattr_error). */
+/* Make the change: ranges, size, attributes. target is opened O_RDWR. Idempotent. Returns 0, -errno, or WR_NO_SPACE
+ * (node_xattr_error): if only extended attributes failed, all else is done. */
 int redo_apply(const struct redo_log *log, int datafd, int target);
 /* The change was made. */
 void redo_done(struct redo *r, uint64_t number);

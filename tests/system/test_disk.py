@@ -313,6 +313,8 @@ def test_an_attribute_that_the_standby_has_no_room_for(disk, disk_site, size):
     wait_until((standby.dir / "last").exists, "what comes behind it")
     source.wait_error("no space")
     for name in ("old", "new"):
+        wait_until(lambda: (standby.dir / name).read_bytes() == (source.dir / name).read_bytes(), f"the bytes of {name}")
+    for name in ("old", "new"):
         os.removexattr(source.dir / name, "user.large")
     source.wait()
     tree.assert_same(source.dir, standby.dir)

@@ -97,3 +97,29 @@ def test_module_uid(site):
     with open(f"/proc/{child}/status", encoding="ascii") as f:
         assert f"Uid:\t{NOBODY}\t{NOBODY}" in f.read()
     tree.assert_same(source.dir, standby.dir, owners=False)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("size", [1, 2 << 20])
+def test_attributes_that_the_standby_may_not_set(site, size):
+    """They are shown as an error; the file is there all the same, and follows its changes."""
+    standby = site.standby()
+    standby.modules["m"].update({"uid": "nobody", "gid": "nogroup"})
+    os.chown(standby.dir, NOBODY, NOBODY)
+    standby.start()
+    source = site.source([standby.url()]).start()
+    source.wait()
+    for text in ("first", "second"):
+        assert source.ctl("pause", "m").returncode == 0
+        for name in ("a", "b"):
+            with open(source.dir / name, "ab") as f:
+                f.write(text.encode() + bytes(size))
+            os.setxattr(source.dir / name, "trusted.name", b"value")
+        assert source.ctl("resume", "m").returncode == 0
+        for name in ("a", "b"):
+            wait_until(lambda: (standby.dir / name).read_bytes() == (source.dir / name).read_bytes(), f"the bytes of {name}")
+        source.wait_error("not permitted")
+    for name in ("a", "b"):
+        os.removexattr(source.dir / name, "trusted.name")
+    source.wait()
+    tree.assert_same(source.dir, standby.dir, owners=False)
