@@ -22,6 +22,8 @@
 #include "proto/clock.h"
 #include "replicator/source/content.h"
 #include "replicator/source/follow.h"
+#include "replicator/source/inoset.h"
+#include "replicator/source/locate.h"
 
 #define RECHECKS_MAX (WPOS_OUT_MAX - BULK_ITEMS_MAX)
 #define RESTLESS_NS  (2 * NS_PER_S)   /* a file that changes for so long is sent as an open one */
@@ -75,6 +77,9 @@ struct bulk {
 	bool moved;
 	bool turn;                         /* whose turn it is: false items, true comparison */
 	bool starved;                      /* the comparison waits for replies */
+	struct inoset aliased;             /* inodes whose names that are not excluded are to be found and compared */
+	struct inoset alone;               /* those that had none when they were searched, and no name was given since */
+	uint64_t aliased_due;              /* not before: a search takes a tenth of the time at most */
 	unsigned false_alarms;             /* files that seemed to be written to, and no record came */
 };
 
@@ -175,6 +180,8 @@ void bulk_free(struct bulk *b)
 	while (!TAILQ_EMPTY(&b->items))
 		item_free(b, TAILQ_FIRST(&b->items));
 	compare_free(b->compare);
+	inoset_release(&b->aliased);
+	inoset_release(&b->alone);
 	free(b);
 }
 
@@ -314,6 +321,7 @@ int bulk_renamed(struct bulk *b, const char *from, const char *to, bool exchange
 	size_t i;
 	int r;
 
+	bulk_named(b);
 	TAILQ_FOREACH(it, &b->items, link) {
 		r = follow_path(&it->path, &e);
 		if (r < 0)
@@ -379,6 +387,63 @@ static int left(struct bulk *b, uint64_t ino, uint64_t seq)
 	return b->env.left != NULL ? b->env.left(b->env.arg, ino, seq) : 0;
 }
 
+void bulk_named(struct bulk *b)
+{
+	inoset_clear(&b->alone);
+}
+
+void bulk_aliases(struct bulk *b, uint64_t seq, uint64_t ino)
+{
+	if (inoset_has(&b->alone, ino))
+		return;
+	recheck_note(b, seq);
+	inoset_add(&b->aliased, ino);
+}
+
+static bool searching(const struct bulk *b)
+{
+	return b->aliased.n != 0 || b->aliased.more;
+}
+
+struct search {
+	struct compare *compare;
+	struct inoset met;
+};
+
+static int alias_found(void *arg, uint64_t ino, const char *path)
+{
+	struct search *s = arg;
+
+	inoset_add(&s->met, ino);
+	return compare_add(s->compare, path, CMP_CHECKSUM);
+}
+
+/* One search for all inodes that wait for it. What moves meanwhile may have escaped it: renames that were not sent yet have what they move compared
+ * if a comparison is under way, and be it of the root alone. Returns 1, or 0 when it is not time for it, or an error. */
+static int search_aliases(struct bulk *b)
+{
+	struct search s = {.compare = b->compare};
+	uint64_t begin = clock_mono(), end;
+	size_t i;
+	int r;
+
+	if (!searching(b) || begin < b->aliased_due)
+		return 0;
+	r = locate_aliases(b->env.rootfd, &b->env.mirror->filter, &b->aliased, alias_found, &s);
+	for (i = 0; r == 0 && i < b->aliased.cap; i++)
+		if (!inoset_has(&s.met, b->aliased.v[i]))
+			inoset_add(&b->alone, b->aliased.v[i]);
+	inoset_release(&s.met);
+	if (r == -ENOMEM)
+		return r;
+	r = compare_add(b->compare, "", r < 0 || b->aliased.more ? CMP_RECURSIVE | CMP_CHECKSUM : CMP_SELF);
+	inoset_clear(&b->aliased);
+	end = clock_mono();
+	b->aliased_due = end + 9 * (end - begin);
+	b->starved = false;
+	return r < 0 ? r : 1;
+}
+
 int bulk_left(struct bulk *b, uint64_t seq, uint64_t ino, const char *path, unsigned flags)
 {
 	int r = left(b, ino, seq);
@@ -390,6 +455,7 @@ int bulk_linked(struct bulk *b, uint64_t seq, const char *from, const char *to, 
 {
 	unsigned how = compare_scheduled(b->compare, from) & CMP_CHECKSUM;
 
+	bulk_named(b);
 	return how != 0 || overtaken ? bulk_recheck(b, seq, to, how) : 0;
 }
 
@@ -455,7 +521,7 @@ bool bulk_is_full(const struct bulk *b)
 
 bool bulk_busy(const struct bulk *b)
 {
-	return b->nitems != 0 || b->nrechecks != 0 || b->all_from != 0 || b->full || compare_busy(b->compare) || failures_count(b->env.failures) != 0;
+	return b->nitems != 0 || b->nrechecks != 0 || b->all_from != 0 || b->full || searching(b) || compare_busy(b->compare) || failures_count(b->env.failures) != 0;
 }
 
 bool bulk_moved(struct bulk *b)
@@ -605,6 +671,8 @@ int bulk_step(struct bulk *b)
 	if (b->urgent != NULL)
 		return stream_live(b->env.stream) ? item_step(b, b->urgent) : 0;
 	r = retry_due(b);
+	if (r >= 0)
+		r = search_aliases(b);
 	if (r < 0)
 		return r;
 	if (stream_room(b->env.stream) == 0)
@@ -629,7 +697,7 @@ void bulk_settle(struct bulk *b)
 {
 	bool held;
 
-	if (compare_busy(b->compare))
+	if (compare_busy(b->compare) || searching(b))
 		return;
 	failures_settle(b->env.failures);
 	if (failures_count(b->env.failures) != 0)
@@ -775,6 +843,8 @@ int bulk_timeout(const struct bulk *b)
 	TAILQ_FOREACH(it, &b->items, link)
 		if (it->retry_ns < first)
 			first = it->retry_ns;
+	if (searching(b) && b->aliased_due < first)
+		first = b->aliased_due;
 	if (first == UINT64_MAX || first == 0)
 		return ms;
 	mine = first <= now ? 0 : (int)((first - now) / NS_PER_MS) + 1;

@@ -73,7 +73,11 @@ int bulk_linked(struct bulk *b, uint64_t seq, const char *from, const char *to, 
 void bulk_touched(struct bulk *b, const char *path, uint64_t ino);
 /* Compare a path because of record seq (0: none); the record counts as outstanding until that is done. */
 int bulk_recheck(struct bulk *b, uint64_t seq, const char *path, unsigned flags);
-/* The same, for the content of inode ino that cannot be sent. */
+/* Record seq (0: none) changes inode ino under a name that is excluded: compare its other names. They are searched for, for all such inodes at once. */
+void bulk_aliases(struct bulk *b, uint64_t seq, uint64_t ino);
+/* Names were given that are not excluded: inodes that had none may have one. */
+void bulk_named(struct bulk *b);
+/* The same as bulk_recheck, for the content of inode ino that cannot be sent. */
 int bulk_left(struct bulk *b, uint64_t seq, uint64_t ino, const char *path, unsigned flags);
 /* The same as bulk_recheck, and the directory that holds it: its mtime may have changed without anything left to see in it. */
 int bulk_recheck_entry(struct bulk *b, uint64_t seq, const char *path, unsigned flags);

@@ -209,6 +209,53 @@ bool locate_name(int rootfd, uint64_t ino, char *path, size_t size)
 	return fd >= 0 && walk_name(fd, ino, 0, path, size);
 }
 
+struct walk {
+	const struct filter *filter;
+	const struct inoset *set;
+	int (*found)(void *arg, uint64_t ino, const char *path);
+	void *arg;
+	char path[PATH_LONGEST]; /* of the entry in hand */
+};
+
+/* Look at all entries of directory fd (taken), whose path is w->path. */
+static int walk_aliases(struct walk *w, int fd, int depth)
+{
+	DIR *d = fdopendir(fd);
+	size_t len = strlen(w->path);
+	struct dirent *e;
+	int r = 0;
+
+	if (d == NULL) {
+		close(fd);
+		return 0;
+	}
+	while (r == 0 && (e = readdir(d)) != NULL) {
+		bool maybe_dir = e->d_type == DT_DIR || e->d_type == DT_UNKNOWN, named = e->d_type != DT_DIR && inoset_has(w->set, e->d_ino);
+		int sub = -1;
+
+		if ((!maybe_dir && !named) || strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0 ||
+		    path_join(w->path, sizeof w->path, w->path, e->d_name) < 0)
+			continue;
+		if (maybe_dir && depth < WALK_DEPTH && path_valid(w->path) && !filter_excluded(w->filter, w->path, true))
+			sub = openat(dirfd(d), e->d_name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+		if (sub >= 0)
+			r = walk_aliases(w, sub, depth + 1);
+		else if (named && path_valid(w->path) && !path_name_silly(e->d_name) && !filter_excluded(w->filter, w->path, false))
+			r = w->found(w->arg, e->d_ino, w->path);
+		w->path[len] = '\0';
+	}
+	closedir(d);
+	return r;
+}
+
+int locate_aliases(int rootfd, const struct filter *filter, const struct inoset *set, int (*found)(void *arg, uint64_t ino, const char *path), void *arg)
+{
+	struct walk w = {.filter = filter, .set = set, .found = found, .arg = arg};
+	int fd = openat(rootfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	return fd < 0 ? -errno : walk_aliases(&w, fd, 0);
+}
+
 /* What the times of an open file say of whether it is younger than a record of its number. */
 enum age { AGE_OLDER, AGE_UNKNOWN, AGE_YOUNGER };
 

@@ -105,6 +105,14 @@ static bool about_attributes(const struct jrec *rec)
 	return (rec->type == JT_SETATTR || rec->type == JT_SETXATTR || rec->type == JT_REMOVEXATTR) && rec->ino != 0 && !S_ISDIR(rec->mode);
 }
 
+/* Say whether it is about a file under a name that is excluded. */
+static bool hidden(const struct session *s, const struct jrec *rec)
+{
+	const struct filter *f = &s->env->mirror->filter;
+
+	return f->n != 0 && (about_attributes(rec) || (rec->type == JT_CONTENT && rec->handle_len != 0)) && filter_excluded(f, rec->path, false);
+}
+
 static unsigned flags_of(const struct jrec *rec)
 {
 	switch (rec->type) {
@@ -150,6 +158,8 @@ static int compare_paths(struct session *s, const struct jrec *rec, uint64_t seq
 
 	if (rec->type == JT_MOUNT || rec->type == JT_SEAL || rec->type == JT_COLLAPSED)
 		return 0;
+	if (hidden(s, rec))
+		bulk_aliases(s->bulk, seq, rec->ino);
 	if (rec->path[0] != '\0' || rec->type == JT_RECHECK || rec->type == JT_SETATTR)
 		r = bulk_recheck_entry(s->bulk, seq, rec->path, flags_of(rec));
 	if (r == 0 && rec->path2[0] != '\0')
@@ -178,7 +188,7 @@ static int redo_record(struct session *s, struct redos *d, const struct jrec *re
 		if (r < 0)
 			return r;
 	}
-	if (rec->type == JT_CONTENT)
+	if (rec->type == JT_CONTENT && (!hidden(s, rec) || redo_of(d, rec->ino) != NULL))
 		return redo_content(d, rec, wanted);
 	r = redo_moves(s, rec);
 	d->rechecks |= wanted;
@@ -305,6 +315,8 @@ static int rescan(struct session *s, struct redos *d, const struct jrec *rec, bo
 		return 0;
 	if (rec->type == JT_CONTENT && redo_of(d, rec->ino) != NULL)
 		return 0;
+	if (hidden(s, rec))
+		bulk_aliases(s->bulk, 0, rec->ino);
 	if (d->n == d->cap) {
 		v = reallocarray(d->v, d->cap * 2 + 64, sizeof *v);
 		if (v == NULL)

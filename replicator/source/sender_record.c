@@ -8,9 +8,11 @@
  * A record that is not sent still owes its parents' times (owed.h). */
 #include "config.h"
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 #include "proto/clock.h"
 #include "proto/mirror.h"
 #include "proto/path.h"
@@ -208,6 +210,7 @@ static int send_rename(struct sender *s, size_t i)
 		return r < 0 ? r : put_nothing(s, i);
 	}
 	if (from) {
+		bulk_named(s->env.bulk);
 		r = bulk_recheck(s->env.bulk, e->seq, e->path2, CMP_RECURSIVE);
 		return r < 0 ? r : put_nothing(s, i);
 	}
@@ -261,7 +264,7 @@ static int send_link(struct sender *s, size_t i)
 		return put_nothing(s, i);
 	bulk_touched(s->env.bulk, e->path2, 0);
 	if (from)
-		return bulk_recheck(s->env.bulk, e->seq, e->path2, 0);
+		return bulk_linked(s->env.bulk, e->seq, e->path, e->path2, true);
 	r = put_record(s, i);
 	return r == 0 ? bulk_linked(s->env.bulk, e->seq, e->path, e->path2, overtaken(s, e->seq)) : r;
 }
@@ -361,6 +364,49 @@ static int send_content(struct sender *s, size_t i, bool whole)
 
 /* --- one record --- */
 
+/* Say whether the inode of record i, whose path is excluded, may have names that are not. */
+static bool aliased(const struct sender *s, size_t i)
+{
+	const struct wrec *e = window_at(s->w, i);
+	struct stat st;
+	const char *base;
+	size_t k;
+	int fd, r;
+
+	if (e->type == JT_CONTENT)
+		return e->linked;
+	fd = path_open_parent(s->env.rootfd, e->path, &base);
+	r = fd < 0 ? -1 : fstatat(fd, base, &st, AT_SYMLINK_NOFOLLOW);
+	if (fd >= 0)
+		close(fd);
+	if (r == 0 && st.st_ino == e->ino)
+		return st.st_nlink > 1;
+	for (k = i + 1; k < window_count(s->w); k++) { /* it has lost that name: to a rename, which sees to it, or it had others */
+		const struct wrec *x = window_at(s->w, k);
+
+		if (x->ino == e->ino && x->type == JT_RENAME)
+			return false;
+		if (x->ino == e->ino && x->type == JT_UNLINK)
+			return x->nlink != 0;
+	}
+	return true;
+}
+
+/* Record i is about a file, and its path is excluded. */
+static int send_hidden(struct sender *s, size_t i)
+{
+	const struct wrec *e = window_at(s->w, i);
+
+	if (aliased(s, i))
+		bulk_aliases(s->env.bulk, e->seq, e->ino);
+	return 0;
+}
+
+static bool about_file(const struct wrec *e)
+{
+	return (e->type == JT_SETATTR || e->type == JT_SETXATTR || e->type == JT_REMOVEXATTR) && !S_ISDIR(e->mode) && e->ino != 0;
+}
+
 static int send_plain(struct sender *s, size_t i)
 {
 	const struct wrec *e = window_at(s->w, i);
@@ -368,7 +414,7 @@ static int send_plain(struct sender *s, size_t i)
 	int r;
 
 	if (excluded(s, e->path, dir))
-		return put_nothing(s, i);
+		return about_file(e) ? send_hidden(s, i) : put_nothing(s, i);
 	if (!s->env.mirror->del && (e->type == JT_UNLINK || e->type == JT_RMDIR))
 		return put_nothing(s, i);
 	if (e->marks & WM_LATE_CREATE)
@@ -413,7 +459,7 @@ int record_send(struct sender *s, size_t i, enum phantom_act act)
 	case JT_LINK:
 		return send_link(s, i);
 	case JT_CONTENT:
-		return excluded(s, e->path, false) ? 0 : send_content(s, i, act == PA_WHOLE);
+		return excluded(s, e->path, false) ? send_hidden(s, i) : send_content(s, i, act == PA_WHOLE);
 	default:
 		return send_plain(s, i);
 	}

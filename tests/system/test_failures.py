@@ -237,3 +237,18 @@ def test_what_was_made_below_a_default_acl_that_is_refused(pair_with, net, cut):
         wait_until((pair.copy / "file").exists, "it is applied")
         net.proxy.resume()
     pair.same()
+
+
+@pytest.mark.root
+def test_a_change_under_an_excluded_name_in_the_next_connection(pair_with):
+    """Its record, which has no path that could be compared, is outstanding."""
+    pair = pair_with(source={"exclude": "*.tmp"})
+    (pair.dir / "file").write_bytes(b"old")
+    os.link(pair.dir / "file", pair.dir / "file.tmp")
+    pair.source.wait()
+    refuse_changes(pair.copy / "file")
+    (pair.dir / "file.tmp").write_bytes(b"changed")
+    pair.source.wait_error("not permitted")
+    pair.source.kill_replicator()
+    refuse_changes(pair.copy / "file", False)
+    pair.same(exclude=["file.tmp"])

@@ -505,6 +505,24 @@ def test_state_directory_is_hidden(pair):
     assert (pair.copy / ".tandem").is_dir()
 
 
+@pytest.mark.parametrize("remove", [False, True])
+@pytest.mark.parametrize("change", [lambda p: p.write_bytes(b"changed"), lambda p: p.chmod(0o600), lambda p: os.setxattr(p, "user.name", b"value"),
+                                    lambda p: os.utime(p, (5, 5))], ids=["write", "chmod", "setxattr", "utime"])
+def test_a_file_that_has_an_excluded_name_too(pair_with, change, remove):
+    """Which of its names a record has is chance. What is changed under the excluded one is found under the other."""
+    pair = pair_with(source={"exclude": "*.tmp"})
+    (pair.dir / "dir").mkdir()
+    (pair.dir / "dir" / "file").write_bytes(b"old")
+    os.link(pair.dir / "dir" / "file", pair.dir / "file.tmp")
+    pair.same(exclude=["file.tmp"])
+    assert pair.source.ctl("pause", "m").returncode == 0
+    change(pair.dir / "file.tmp")
+    if remove:
+        (pair.dir / "file.tmp").unlink()
+    assert pair.source.ctl("resume", "m").returncode == 0
+    pair.same(exclude=["file.tmp"])
+
+
 def test_excluded_files_stay_here(pair_with):
     pair = pair_with(source={"exclude": ["*.tmp", "/cache/"]})
     (pair.dir / "a.tmp").write_text("x")
