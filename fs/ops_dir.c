@@ -126,7 +126,8 @@ static size_t add_plain(struct listing *l, const struct dirent64k *e)
 	return fuse_add_direntry(l->req, l->buf + l->used, l->size - l->used, e->d_name, &st, e->d_off);
 }
 
-/* With attributes: the kernel then remembers the inode, so its lookup counts, but only if the entry fits. 0: skip it. */
+/* With attributes: the kernel then remembers the inode, so its lookup counts, but only if the entry fits. What cannot be looked at (a dead mount
+ * in the source) is listed in the same form, without them. 0: skip it. */
 static size_t add_plus(struct listing *l, const struct dirent64k *e)
 {
 	struct fuse_entry_param p = {.attr = {.st_ino = e->d_ino, .st_mode = (mode_t)e->d_type << 12}};
@@ -138,7 +139,7 @@ static size_t add_plus(struct listing *l, const struct dirent64k *e)
 	if (!is_dot(e->d_name)) {
 		drift_look(l->fs, w);
 		if (fstatat(l->fd, e->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0)
-			return errno == ENOENT ? 0 : add_plain(l, e);
+			return errno == ENOENT ? 0 : fuse_add_direntry_plus(l->req, l->buf + l->used, l->size - l->used, e->d_name, &p, e->d_off);
 		n = fuse_add_direntry_plus(l->req, NULL, 0, e->d_name, NULL, 0);
 		if (n > l->size - l->used)
 			return n;

@@ -7,6 +7,7 @@ RENAME_NOREPLACE, RENAME_EXCHANGE = 1, 2
 FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_COLLAPSE, FALLOC_ZERO, FALLOC_INSERT = 1, 2, 8, 16, 32
 AT_FDCWD, AT_SYMLINK_FOLLOW, AT_SYMLINK_NOFOLLOW, AT_STATX_FORCE_SYNC = -100, 0x400, 0x100, 0x2000
 STATX_BASIC_STATS = 0x7ff
+MNT_DETACH = 2
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -35,6 +36,20 @@ def ask_again(path):
 def syncfs(fd):
     """syncfs(2)."""
     _check(_libc.syncfs(fd))
+
+
+def mount_dead(path):
+    """Mount a FUSE file system that nobody serves: whatever looks at path gets ENOTCONN."""
+    fd = os.open("/dev/fuse", os.O_RDWR)
+    try:
+        _check(_libc.mount(b"dead", os.fsencode(path), b"fuse", 0, b"fd=%d,rootmode=40000,user_id=0,group_id=0" % fd), path)
+    finally:
+        os.close(fd)
+
+
+def umount(path):
+    """umount2(2) with MNT_DETACH."""
+    _check(_libc.umount2(os.fsencode(path), MNT_DETACH), path)
 
 
 def link_fd(fd, path):

@@ -116,6 +116,28 @@ def test_long_listing(mount):
     assert set(os.listdir(mount.dir)) == names
 
 
+@pytest.mark.root
+def test_listing_with_an_entry_that_cannot_be_looked_at(site):
+    """A dead mount in the source is listed like anything else, and what stands beside it, too."""
+    source = site.source(["tandem://nobody@127.0.0.1:1/m"])
+    source.options = ["--no-replicator"]
+    for n in range(50):
+        (source.dir / f"f{n}").touch()
+        os.chown(source.dir / f"f{n}", 1000, 1000)
+    with contextlib.ExitStack() as stack:
+        below = os.open(source.dir, os.O_RDONLY)
+        stack.callback(os.close, below)
+        for n in range(8):
+            (source.dir / f"dead{n}").mkdir()
+            syscalls.mount_dead(source.dir / f"dead{n}")
+            stack.callback(syscalls.umount, f"/proc/self/fd/{below}/dead{n}")
+        names = set(os.listdir(source.dir))
+        source.start()
+        assert set(os.listdir(source.dir)) == names
+        assert set(os.listdir(source.dir)) == names
+        source.stop()
+
+
 def test_listing_while_names_go_away(mount):
     for i in range(2000):
         (mount.dir / f"{i}").touch()
