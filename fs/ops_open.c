@@ -26,6 +26,16 @@ static int flags_below(const struct tfs *fs, int flags)
 	return flags;
 }
 
+/* What is marked append-only (chattr +a) takes no writer without O_APPEND: it then appends below what the kernel wants to have at the end. */
+static int open_below(struct tfs *fs, struct inode *i, int flags)
+{
+	int fd = ifd_open(fs, i, flags_below(fs, flags));
+
+	if (fd == -EPERM && flags & O_APPEND)
+		fd = ifd_open(fs, i, flags_below(fs, flags) | O_APPEND);
+	return fd;
+}
+
 static void fill_handle(const struct tfs *fs, struct fuse_file_info *fi, struct ofile *f)
 {
 	fi->fh = (uintptr_t)f;
@@ -189,7 +199,7 @@ void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		return;
 	}
 	cred_remote(w, fuse_req_ctx(req));
-	fd = ifd_open(fs, i, flags_below(fs, fi->flags));
+	fd = open_below(fs, i, fi->flags);
 	if (fd < 0) {
 		op_reply(req, fd);
 		return;

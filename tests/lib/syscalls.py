@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """System calls that Python's os module does not have."""
 import ctypes
+import fcntl
 import os
+import struct
 
 RENAME_NOREPLACE, RENAME_EXCHANGE = 1, 2
 FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_COLLAPSE, FALLOC_ZERO, FALLOC_INSERT = 1, 2, 8, 16, 32
 AT_FDCWD, AT_SYMLINK_FOLLOW, AT_SYMLINK_NOFOLLOW, AT_STATX_FORCE_SYNC = -100, 0x400, 0x100, 0x2000
 STATX_BASIC_STATS = 0x7ff
 MNT_DETACH = 2
+FS_IOC_GETFLAGS, FS_IOC_SETFLAGS, FS_APPEND = 0x80086601, 0x40086602, 0x20
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -36,6 +39,16 @@ def ask_again(path):
 def syncfs(fd):
     """syncfs(2)."""
     _check(_libc.syncfs(fd))
+
+
+def file_flags(fd):
+    """FS_IOC_GETFLAGS: what lsattr shows."""
+    return struct.unpack("i", fcntl.ioctl(fd, FS_IOC_GETFLAGS, bytes(4)))[0]
+
+
+def set_file_flags(fd, flags):
+    """FS_IOC_SETFLAGS: what chattr does."""
+    fcntl.ioctl(fd, FS_IOC_SETFLAGS, struct.pack("i", flags))
 
 
 def mount_dead(path):

@@ -109,6 +109,35 @@ def test_replaced_file_that_is_still_open(mount):
     assert (mount.dir / "old").read_text() == "new"
 
 
+@pytest.mark.root
+def test_append_only_file(site):
+    """chattr +a below: who appends may, who does not may not."""
+    source = site.source(["tandem://nobody@127.0.0.1:1/m"])
+    source.options = ["--no-replicator"]
+    log = source.dir / "log"
+    log.write_text("1")
+    with contextlib.ExitStack() as stack:
+        below = os.open(log, os.O_RDONLY)
+        stack.callback(os.close, below)
+        try:
+            flags = syscalls.file_flags(below)
+            syscalls.set_file_flags(below, flags | syscalls.FS_APPEND)
+        except OSError as e:
+            pytest.skip(f"no append-only files here: {e}")
+        stack.callback(syscalls.set_file_flags, below, flags)
+        source.start()
+        with open(log, "a", encoding="ascii") as a, open(log, "a", encoding="ascii") as b:
+            for f in a, b, a:
+                f.write("2")
+                f.flush()
+        assert log.read_text() == "1222"
+        for wrong in os.O_WRONLY, os.O_WRONLY | os.O_APPEND | os.O_TRUNC:
+            with pytest.raises(PermissionError):
+                os.open(log, wrong)
+        source.stop()
+        assert log.read_text() == "1222"
+
+
 def test_long_listing(mount):
     names = {f"{i:05d}-{'n' * 60}" for i in range(5000)}
     for n in names:
