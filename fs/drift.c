@@ -43,6 +43,15 @@ void drift_look(struct tfs *fs, struct worker *w)
 		w->look = atomic_load(&fs->tree.changes);
 }
 
+bool drift_overtaken_locked(struct tfs *fs, const struct worker *w, const struct inode *dir)
+{
+	bool overtaken = !fs->exclusive && (dir->seen.busy || dir->seen.ours > w->look);
+
+	while (dir->seen.busy)
+		pthread_cond_wait(&fs->tree.settled, &fs->tree.lock);
+	return overtaken;
+}
+
 void drift_saw_locked(struct tfs *fs, struct worker *w, struct inode *i, const struct stat *st)
 {
 	if (fs->exclusive || i->seen.busy || i->seen.ours > w->look)
@@ -96,6 +105,7 @@ void drift_end(struct tfs *fs, struct inode *i)
 		else
 			i->seen.known = false;
 		i->seen.mixed = false;
+		pthread_cond_broadcast(&fs->tree.settled);
 	} else {
 		i->seen.mixed = true;
 	}

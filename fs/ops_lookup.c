@@ -53,14 +53,36 @@ static void drift_locked(struct tfs *fs, struct worker *w, struct inode *parent,
 	journal_append(fs->journal, &w->rec);
 }
 
+/* Look at a name and enter what is there. The kernel asks again for a name that expired without the directory's lock, so that a rename or removal of
+ * ours may run beside this: what was seen then is not what the table has, or will have, and is looked at again. Returns 0 and *out, or -errno. */
+static int look(struct tfs *fs, struct worker *w, struct inode *parent, int dirfd, const char *name, struct stat *st, struct inode **out)
+{
+	bool again, moved;
+	int r;
+
+	do {
+		drift_look(fs, w);
+		r = fstatat(dirfd, name, st, AT_SYMLINK_NOFOLLOW) < 0 ? -errno : 0;
+		pthread_mutex_lock(&fs->tree.lock);
+		again = drift_overtaken_locked(fs, w, parent);
+		if (r == 0 && !again) {
+			*out = tree_enter_locked(&fs->tree, parent, name, st, false, &moved);
+			if (*out && moved && !fs->exclusive)
+				drift_locked(fs, w, parent, name, st->st_ino);
+			r = *out ? 0 : -ENOMEM;
+		}
+		pthread_mutex_unlock(&fs->tree.lock);
+	} while (again);
+	return r;
+}
+
 void op_lookup(fuse_req_t req, fuse_ino_t nodeid, const char *name)
 {
 	struct tfs *fs = tfs_of(req);
 	struct worker *w = worker_get(fs);
-	struct inode *parent, *i;
+	struct inode *parent, *i = NULL;
 	struct dirfd *dir;
 	struct stat st;
-	bool moved;
 	int r;
 
 	if (name[0] == '.' && (!name[1] || (name[1] == '.' && !name[2]))) {
@@ -78,24 +100,12 @@ void op_lookup(fuse_req_t req, fuse_ino_t nodeid, const char *name)
 		return;
 	}
 	cred_remote(w, fuse_req_ctx(req));
-	drift_look(fs, w);
-	r = fstatat(dir->fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0 ? -errno : 0;
+	r = look(fs, w, parent, dir->fd, name, &st, &i);
 	dirfd_put(&fs->tree, dir);
-	if (r == -ENOENT) {
+	if (r == -ENOENT)
 		op_reply_missing(req);
-		return;
-	}
-	if (r < 0) {
+	else if (r < 0)
 		op_reply(req, r);
-		return;
-	}
-	pthread_mutex_lock(&fs->tree.lock);
-	i = tree_enter_locked(&fs->tree, parent, name, &st, false, &moved);
-	if (i && moved && !fs->exclusive)
-		drift_locked(fs, w, parent, name, st.st_ino);
-	pthread_mutex_unlock(&fs->tree.lock);
-	if (!i)
-		fuse_reply_err(req, ENOMEM);
 	else
 		op_reply_entry(req, i, &st);
 }

@@ -490,6 +490,7 @@ int tree_init(struct tree *t, int rootfd)
 	if (fstat(rootfd, &st) < 0)
 		return -errno;
 	pthread_mutex_init(&t->lock, NULL);
+	pthread_cond_init(&t->settled, NULL);
 	TAILQ_INIT(&t->lru);
 	clock_gettime(CLOCK_MONOTONIC, &now);
 	t->hseed = (uint64_t)now.tv_nsec * 0x9e3779b97f4a7c15u ^ (uint64_t)getpid() << 20;
@@ -533,5 +534,6 @@ void tree_release(struct tree *t)
 	free(t->chunks);
 	free(t->ihash);
 	free(t->dhash);
+	pthread_cond_destroy(&t->settled);
 	pthread_mutex_destroy(&t->lock);
 }

@@ -104,6 +104,7 @@ struct tree {
 	uint32_t freeslot;         /* 0: none */
 	TAILQ_HEAD(dirfd_list, dirfd) lru; /* most recently used first */
 	unsigned ndirfds;
+	pthread_cond_t settled;    /* the last change of our own to an inode ended (drift.h) */
 	/* without lock */
 	_Atomic uint64_t changes;  /* changes of our own that have ended (drift.h) */
 	/* immutable */

@@ -1,16 +1,20 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """shared source = yes: others change the directory below too, and the standby hears of it when it is looked at through the mount."""
+import contextlib
 import os
 import shutil
+import threading
 
 import pytest
 
 from lib import tree
+from lib.hold import Hold
+from lib.syscalls import ask_again
 from lib.wait import wait_until
 
 
-def shared_pair(site, **keys):
-    """A source that is also reachable beside the mount, and its standby's copy."""
+def shared_pair(site, before=lambda source: None, **keys):
+    """A source that is also reachable beside the mount, and its standby's copy. before: called with the source before it starts."""
     standby = site.standby()
     source = site.source([standby.url()])
     source.keys.update({"shared source": "yes", **keys})
@@ -19,6 +23,7 @@ def shared_pair(site, **keys):
     (source.dir / "d" / "g").write_text("stays")
     source.below = os.open(source.dir, os.O_RDONLY | os.O_DIRECTORY)
     standby.start()
+    before(source)
     source.start()
     source.wait()
     source.copy = standby.dir
@@ -116,3 +121,85 @@ def test_a_file_that_others_removed_before_it_was_sent(site):
     os.close(source.below)
     source.wait()
     assert not (source.copy / "second").exists() and (source.copy / "first").stat().st_size == 3 << 20
+
+
+@contextlib.contextmanager
+def looking(path):
+    """Somebody asks for path again and again, so that its name is looked up when the kernel's memory of it has run out (a second)."""
+    end = threading.Event()
+
+    def look_at_it():
+        while not end.is_set():
+            with contextlib.suppress(FileNotFoundError):
+                os.lstat(path)
+    t = threading.Thread(target=look_at_it)
+    t.start()
+    try:
+        yield
+    finally:
+        end.set()
+        t.join()
+
+
+@pytest.fixture
+def held(site):
+    """A shared pair with directories d and e, and its Hold as held.hold."""
+    holds = []
+    source = shared_pair(site, lambda s: holds.append(Hold(site, s)))
+    source.hold = holds[0]
+    (source.dir / "e").mkdir()
+    yield source
+    os.close(source.below)
+
+
+def change(fd, kind):
+    if kind == "directory":
+        os.mkdir("sub", dir_fd=fd)
+    else:
+        os.fchmod(fd, 0o604)
+
+
+def make(path, kind):
+    path.mkdir() if kind == "directory" else path.touch()
+    return os.open(path, os.O_RDONLY)
+
+
+def same(source):
+    source.wait()
+    diff = tree.differences(source.dir, source.copy)
+    assert not diff, "\n".join(diff)
+
+
+@pytest.mark.parametrize("kind", ["directory", "file"])
+def test_a_look_that_a_rename_overtakes(held, kind):
+    """What a look-up found before a rename of ours is not taken for what is there after it."""
+    fd = make(held.dir / "d" / "n", kind)
+    with held.hold("fstatat", "n") as lookup, looking(held.dir / "d" / "n"):
+        lookup.reached()
+        os.rename(held.dir / "d" / "n", held.dir / "e" / "m")
+        lookup.release()
+    change(fd, kind)
+    os.close(fd)
+    same(held)
+
+
+def test_a_look_into_a_rename(held):
+    """What a look-up finds of a rename of ours that is not in the journal yet does not make the directory nameless."""
+    (held.dir / "d" / "n").mkdir()
+    fd = make(held.dir / "e" / "m", "directory")
+    with held.hold("renameat2", "m") as rename:
+        renamer = threading.Thread(target=os.rename, args=(held.dir / "e" / "m", held.dir / "d" / "n"))
+        renamer.start()
+        rename.reached()
+        with held.hold("fstatat", "n") as lookup, looking(held.dir / "d" / "n"):
+            lookup.reached()
+            lookup.release()
+            for _ in range(100):
+                ask_again(held.dir)
+            with held.hold("fstatat", "n") as again:
+                rename.release()
+                renamer.join()
+                again.reached()
+                change(fd, "directory")
+    os.close(fd)
+    same(held)

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""A moment in the middle of an operation, for as long as a test needs it.
+
+    hold = Hold(site, source)                # before it is started
+    with hold("fstatat", "name") as lookup:  # the next fstatat of that name by source holds on when it is done,
+        lookup.reached()                     #   which it is here,
+        lookup.release()                     #   and goes on, at the end of the block at the latest
+
+Calls: fstatat, renameat2 (by the old name). Needs a C compiler.
+"""
+import contextlib
+import pathlib
+import shutil
+import subprocess
+
+import pytest
+
+from lib.wait import wait_until
+
+CODE = pathlib.Path(__file__).with_name("hold.c")
+
+
+class Held:
+    def __init__(self, wanted):
+        self.wanted, self.held = wanted, wanted.with_name(f"{wanted.name}.held")
+        wanted.touch()
+
+    def is_reached(self):
+        return self.held.exists()
+
+    def reached(self):
+        wait_until(self.is_reached, f"{self.wanted.name} is held")
+
+    def release(self):
+        self.wanted.unlink(missing_ok=True)
+        self.held.unlink(missing_ok=True)
+
+
+class Hold:
+    def __init__(self, site, *members):
+        cc = shutil.which("cc")
+        if not cc:
+            pytest.skip("no C compiler")
+        library = site.dir / "hold.so"
+        subprocess.run([cc, "-shared", "-fPIC", "-O1", "-o", str(library), str(CODE), "-ldl"], check=True)
+        self.dir = site.dir / "hold"
+        self.dir.mkdir()
+        for m in members:
+            m.env = {"LD_PRELOAD": str(library), "TANDEM_TEST_HOLD": str(self.dir)}
+
+    @contextlib.contextmanager
+    def __call__(self, call, name):
+        h = Held(self.dir / f"{call}.{name}")
+        try:
+            yield h
+        finally:
+            h.release()
