@@ -128,12 +128,20 @@ double op_attr_time(const struct tfs *fs, mode_t mode)
 	return S_ISDIR(mode) && fs->attr_timeout > DIR_TIME ? DIR_TIME : fs->attr_timeout;
 }
 
+uint64_t op_number(const struct tfs *fs, uint64_t dev, uint64_t ino)
+{
+	if (dev == fs->tree.root->dev)
+		return ino;
+	return ino ^ (dev * 0x9e3779b97f4a7c15u) >> 33 << 32;
+}
+
 void op_fill_entry(struct tfs *fs, const struct inode *i, const struct stat *st, struct fuse_entry_param *e)
 {
 	memset(e, 0, sizeof(*e));
 	e->ino = tree_nodeid(&fs->tree, i);
 	e->generation = i == fs->tree.root ? 0 : fs->generation; /* the kernel made the root itself */
 	e->attr = *st;
+	e->attr.st_ino = op_number(fs, st->st_dev, st->st_ino);
 	e->entry_timeout = fs->entry_timeout;
 	e->attr_timeout = op_attr_time(fs, st->st_mode);
 }

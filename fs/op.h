@@ -32,6 +32,9 @@ void op_append_mtime_locked(struct tfs *fs, struct worker *w, struct inode *dir,
 /* How long the kernel may keep attributes of a file of this mode, in seconds. A directory's for a second only: a reply on its way while another
  * thread makes or removes an entry is older than what the kernel then learns, and the kernel, which tells such replies apart for files, takes it. */
 double op_attr_time(const struct tfs *fs, mode_t mode);
+/* The inode number that applications see. What lies on another device than the root (a mount or a Btrfs subvolume in the source) may have the number of
+ * something else, and the mount has one device for all: there the device is mixed into it, above the low 32 bits. */
+uint64_t op_number(const struct tfs *fs, uint64_t dev, uint64_t ino);
 void op_fill_entry(struct tfs *fs, const struct inode *i, const struct stat *st, struct fuse_entry_param *e);
 /* Reply with an entry; if the kernel did not take it, its lookup is forgotten. */
 void op_reply_entry(fuse_req_t req, struct inode *i, const struct stat *st);

@@ -22,6 +22,7 @@ static void reply_attr(fuse_req_t req, struct tfs *fs, struct inode *i, struct s
 {
 	if (i->gone)
 		st->st_nlink = 0;
+	st->st_ino = op_number(fs, i->dev, i->ino);
 	fuse_reply_attr(req, st, op_attr_time(fs, st->st_mode));
 }
 
@@ -76,6 +77,7 @@ void op_statx(fuse_req_t req, fuse_ino_t ino, int flags, int mask, struct fuse_f
 		drift_saw(fs, w, i, &st);
 	if (i->gone)
 		x.stx_nlink = 0;
+	x.stx_ino = op_number(fs, i->dev, i->ino);
 	fuse_reply_statx(req, 0, &x, op_attr_time(fs, x.stx_mode));
 }
 #endif

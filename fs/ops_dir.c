@@ -121,7 +121,7 @@ struct listing {
 
 static size_t add_plain(struct listing *l, const struct dirent64k *e)
 {
-	struct stat st = {.st_ino = e->d_ino, .st_mode = (mode_t)e->d_type << 12};
+	struct stat st = {.st_ino = op_number(l->fs, l->dir->dev, e->d_ino), .st_mode = (mode_t)e->d_type << 12};
 
 	return fuse_add_direntry(l->req, l->buf + l->used, l->size - l->used, e->d_name, &st, e->d_off);
 }
@@ -130,7 +130,7 @@ static size_t add_plain(struct listing *l, const struct dirent64k *e)
  * in the source) is listed in the same form, without them. 0: skip it. */
 static size_t add_plus(struct listing *l, const struct dirent64k *e)
 {
-	struct fuse_entry_param p = {.attr = {.st_ino = e->d_ino, .st_mode = (mode_t)e->d_type << 12}};
+	struct fuse_entry_param p = {.attr = {.st_ino = op_number(l->fs, l->dir->dev, e->d_ino), .st_mode = (mode_t)e->d_type << 12}};
 	struct worker *w = worker_get(l->fs);
 	struct inode *i = NULL;
 	struct stat st;

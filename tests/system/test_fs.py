@@ -80,6 +80,32 @@ def test_inode_numbers_are_stable(mount):
     assert names["a"] == names["b"] == (mount.dir / "a").stat().st_ino
 
 
+@pytest.mark.root
+def test_file_systems_in_the_source(site):
+    """Equal inode numbers of different file systems are neither one file nor a loop, though the mount has one device for all."""
+    standby = site.standby().start()
+    source = site.source([standby.url()])
+    inner = [source.dir / "a", source.dir / "a" / "b"]
+    with contextlib.ExitStack() as stack:
+        below = os.open(source.dir, os.O_RDONLY)
+        stack.callback(os.close, below)
+        for d in inner:
+            d.mkdir()
+            subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(d)], check=True)
+            stack.callback(syscalls.umount, f"/proc/self/fd/{below}/{d.relative_to(source.dir)}")
+            (d / "f").write_text(d.name)
+            os.link(d / "f", d / "g")
+        source.start()
+        find = subprocess.run(["find", str(source.dir)], capture_output=True, text=True, check=False)
+        assert find.returncode == 0 and len(find.stdout.splitlines()) == 7, find
+        assert len({os.stat(d / name).st_ino for d in inner for name in ("f", "g")}) == 2
+        for d in inner:
+            assert {e.name: e.inode() for e in os.scandir(d)}["f"] == os.stat(d / "f").st_ino
+        source.wait()
+        tree.assert_same(source.dir, standby.dir)
+        source.stop()
+
+
 def test_removed_directory_that_is_still_open(mount):
     (mount.dir / "d").mkdir()
     fd = os.open(mount.dir / "d", os.O_RDONLY)
