@@ -29,13 +29,33 @@ void cred_process_init(struct tfs *fs)
 		log_warn("cannot drop supplementary groups: %s", strerror(errno));
 }
 
+/* Give a capability of this thread up, or take it back. Keeps errno. */
+static void set_cap(unsigned cap, bool have)
+{
+	struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
+	struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3];
+	int saved = errno;
+
+	if (syscall(SYS_capget, &head, data) == 0) {
+		if (have)
+			data[0].effective |= data[0].permitted & (1u << cap);
+		else
+			data[0].effective &= ~(1u << cap);
+		syscall(SYS_capset, &head, data);
+	}
+	errno = saved;
+}
+
 void cred_thread_init(struct worker *w)
 {
-	/* a new thread has the ids of the one that started it, whatever caller that served last */
+	/* a new thread has the ids and capabilities of the one that started it, whatever caller that served last */
 	w->fsuid = geteuid();
 	w->fsgid = getegid();
 	syscall(SYS_setfsgid, w->fsgid);
 	syscall(SYS_setfsuid, w->fsuid);
+	if (w->fs->privileged)
+		set_cap(CAP_SYS_RESOURCE, true);
+	w->limited = false;
 	w->umask = (mode_t)-1;
 	if (unshare(CLONE_FS) < 0)
 		log_warn("unshare(CLONE_FS): %s; modes of files made by several users at once may be wrong", strerror(errno));
@@ -56,13 +76,34 @@ static void set_ids(struct worker *w, uid_t uid, gid_t gid)
 	}
 }
 
+static void take_space(struct worker *w, uid_t uid, gid_t gid)
+{
+	bool limited = uid != 0;
+
+	set_ids(w, uid, gid);
+	if (w->fs->privileged && w->limited != limited) {
+		set_cap(CAP_SYS_RESOURCE, !limited);
+		w->limited = limited;
+	}
+}
+
+void cred_space(struct worker *w, const struct fuse_ctx *ctx)
+{
+	take_space(w, ctx->uid, ctx->gid);
+}
+
+void cred_space_own(struct worker *w)
+{
+	take_space(w, geteuid(), getegid());
+}
+
 void cred_caller(struct worker *w, const struct fuse_ctx *ctx)
 {
 	if (w->umask != ctx->umask) {
 		umask(ctx->umask);
 		w->umask = ctx->umask;
 	}
-	set_ids(w, ctx->uid, ctx->gid);
+	cred_space(w, ctx);
 }
 
 void cred_remote(struct worker *w, const struct fuse_ctx *ctx)
@@ -73,18 +114,7 @@ void cred_remote(struct worker *w, const struct fuse_ctx *ctx)
 
 void cred_fsetid(bool have)
 {
-	struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
-	struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3];
-	int saved = errno;
-
-	if (syscall(SYS_capget, &head, data) == 0) {
-		if (have)
-			data[0].effective |= data[0].permitted & (1u << CAP_FSETID);
-		else
-			data[0].effective &= ~(1u << CAP_FSETID);
-		syscall(SYS_capset, &head, data);
-	}
-	errno = saved;
+	set_cap(CAP_FSETID, have);
 }
 
 bool cred_in_group(fuse_req_t req, gid_t gid)

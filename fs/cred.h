@@ -2,7 +2,8 @@
  * With whose ids a thread makes new things.
  *
  * Creating operations run with the caller's file system uid and gid and the caller's umask, so that
- * owners, set-gid directories and default ACLs come out as on the directory below. The process keeps its
+ * owners, set-gid directories and default ACLs come out as on the directory below, and so do all that may need space
+ * there, so that its reserve and quotas hold. The process keeps its other
  * capabilities meanwhile (SECBIT_NO_SETUID_FIXUP). Ids and umask belong to the thread and stay as they are
  * until another caller needs others: no system call when the same user goes on. */
 #ifndef TANDEM_FS_CRED_H
@@ -14,7 +15,12 @@
 void cred_process_init(struct tfs *fs);
 /* Once per thread: an own umask. */
 void cred_thread_init(struct worker *w);
-/* Take the caller's ids and umask. */
+/* Take the caller's ids, and its share of the directory below: the blocks reserved for the superuser, and quotas, go by the file system uid and
+ * CAP_SYS_RESOURCE of who allocates. For operations that may need space. */
+void cred_space(struct worker *w, const struct fuse_ctx *ctx);
+/* Our own instead, for what nobody can be told that it did not fit. */
+void cred_space_own(struct worker *w);
+/* cred_space, and the caller's umask. */
 void cred_caller(struct worker *w, const struct fuse_ctx *ctx);
 /* The same without umask, for operations that need the ids only where the directory below is remote. */
 void cred_remote(struct worker *w, const struct fuse_ctx *ctx);

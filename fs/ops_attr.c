@@ -252,7 +252,7 @@ void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set, s
 		op_reply(req, r);
 		return;
 	}
-	cred_remote(w, fuse_req_ctx(req));
+	cred_space(w, fuse_req_ctx(req));
 	op_note(fs, w, &note, i, NULL, NULL, NULL);
 	r = apply(req, i, &f, file, attr, to_set, &done);
 	if (fstat(f.fd, &st) < 0 && r == 0)

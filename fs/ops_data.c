@@ -136,6 +136,7 @@ static void end_change(struct tfs *fs, struct iopen *io, ssize_t r, uint64_t sta
 void op_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *in, off_t off, struct fuse_file_info *fi)
 {
 	struct tfs *fs = tfs_of(req);
+	struct worker *w = worker_get(fs);
 	struct inode *i = tree_get(&fs->tree, ino);
 	struct ofile *f = NULL, *borrowed = NULL;
 	struct iopen *io;
@@ -155,6 +156,10 @@ void op_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *in, off_t 
 		op_reply(req, fd < 0 ? fd : -ENOMEM);
 		return;
 	}
+	if (w && fi->writepage)
+		cred_space_own(w); /* a page that was stored through a mapping: whoever did it is gone */
+	else if (w)
+		cred_space(w, fuse_req_ctx(req));
 	dirty_begin(fs, io);
 	n = write_below(req, i, fd, in, off, fi->writepage);
 	end_change(fs, io, n, (uint64_t)off, (uint64_t)off + (n < 0 ? size : (size_t)n));
@@ -201,15 +206,18 @@ static void fallocate_range(int mode, off_t off, off_t len, uint64_t *start, uin
 void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len, struct fuse_file_info *fi)
 {
 	struct tfs *fs = tfs_of(req);
+	struct worker *w = worker_get(fs);
 	struct inode *i = tree_get(&fs->tree, ino);
 	struct ofile *f = ofile_of(fi);
 	bool strip;
 	uint64_t start, end;
 	int r;
 
+	if (w)
+		cred_space(w, fuse_req_ctx(req));
 	fallocate_range(mode, off, len, &start, &end);
 	dirty_begin(fs, f->io);
-	strip = cred_strip_begin(worker_get(fs), req, i, f->fd);
+	strip = cred_strip_begin(w, req, i, f->fd);
 	r = fallocate(f->fd, mode, off, len) < 0 ? -errno : 0;
 	cred_strip_end(strip);
 	end_change(fs, f->io, r, start, end);
@@ -254,6 +262,7 @@ void op_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t off_in, struct 
 		fuse_reply_err(req, ENOMEM);
 		return;
 	}
+	cred_space(w, fuse_req_ctx(req));
 	dirty_begin(fs, to->io);
 	strip = cred_strip_begin(w, req, dst, to->fd);
 	n = copy_file_range(from->fd, &in, to->fd, &out, len, (unsigned)flags);

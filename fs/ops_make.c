@@ -207,7 +207,7 @@ void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t nodeid, const char *name
 	}
 	dirty_emit_inode(fs, i);
 	op_note(fs, w, &note, parent, name, NULL, NULL);
-	cred_remote(w, fuse_req_ctx(req));
+	cred_space(w, fuse_req_ctx(req));
 	walking = recover_walking(fs);
 	/* NOLINTNEXTLINE(clang-analyzer-core.NullDereference): dirfd_get returned 0 */
 	r = linkat(AT_FDCWD, ifd_proc(&f, proc), dir->fd, name, AT_SYMLINK_FOLLOW) < 0 ? -errno : 0;

@@ -127,7 +127,7 @@ static int do_rename(fuse_req_t req, struct worker *w, struct renaming *n)
 	if (whiteout)
 		cred_caller(w, fuse_req_ctx(req)); /* it becomes the caller's */
 	else
-		cred_remote(w, fuse_req_ctx(req));
+		cred_space(w, fuse_req_ctx(req));
 	dirs = walking && (S_ISDIR(n->mode) || S_ISDIR(n->over.st.st_mode));
 	if (dirs)
 		recover_move_begin(fs);

@@ -168,7 +168,7 @@ static void do_change(fuse_req_t req, fuse_ino_t ino, const char *name, const ch
 		op_reply(req, r);
 		return;
 	}
-	cred_remote(w, fuse_req_ctx(req));
+	cred_space(w, fuse_req_ctx(req));
 	strip = acl_strips(req, &f, name);
 	op_note(fs, w, &note, i, NULL, NULL, NULL);
 	if (strip)

@@ -74,6 +74,7 @@ struct worker {
 	struct tfs *fs;
 	uid_t fsuid;               /* as last set */
 	gid_t fsgid;
+	bool limited;              /* CAP_SYS_RESOURCE is given up (cred_space) */
 	mode_t umask;              /* as last set; the thread has its own (CLONE_FS is unshared) */
 	uint64_t look;             /* tree.changes before it looked at something (drift.h) */
 	struct inode *changing[2]; /* what the operation it has noted changes; NULL: nothing */

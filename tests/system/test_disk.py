@@ -5,6 +5,7 @@ import errno
 import os
 import shutil
 import subprocess
+import sys
 
 import pytest
 
@@ -169,6 +170,21 @@ def test_source_disk_full(disk, disk_site):
     (source.dir / "small").write_text("x")
     source.wait()
     tree.assert_same(source.dir, standby.dir)
+
+
+@pytest.mark.parametrize("how", [["dd", "if=/dev/zero", "bs=64k"], [sys.executable, "-c", "import os; os.posix_fallocate(1, 0, 50 << 20)"]], ids=["write", "fallocate"])
+def test_the_reserve_of_the_source_s_disk(disk, disk_site, how):
+    """What ext4 keeps for the superuser is not given to others, whomever the same thread of the mount served before."""
+    source, _, d = pair_on(disk_site, disk, "source", "64M", make=["-m", "20"])
+    (source.dir / "big").touch()
+    for n in range(200):
+        (source.dir / f"f{n}").write_text("x")
+    with open(source.dir / "big", "wb") as f:
+        r = subprocess.run(how, stdout=f, stderr=subprocess.PIPE, user=1000, group=1000, extra_groups=[], text=True, check=False)
+    assert r.returncode != 0 and "No space left" in r.stderr
+    room = os.statvfs(d.path)
+    assert room.f_bfree * room.f_frsize >= 10 << 20
+    (source.dir / "ours").write_bytes(bytes(1 << 20))
 
 
 def preallocate(fd):
