@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -120,7 +121,7 @@ static int open_verified(int dirfd, const char *name, uint64_t dev, uint64_t ino
 /* One step: open the topmost directory on the way to i whose parent is cached. */
 static int step_locked(struct tree *t, struct inode *i)
 {
-	char name[PATH_NAME_MAX + 1];
+	char name[PATH_MAX];
 	struct inode *c = i;
 	struct dirfd *up;
 	int fd, r;

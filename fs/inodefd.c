@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -18,7 +19,7 @@
 struct place {
 	struct inode *parent;
 	struct dirfd *dir;
-	char name[PATH_NAME_MAX + 1];
+	char name[PATH_MAX];
 };
 
 /* Choose the nth name (modulo), so that an outdated one does not block the others. */

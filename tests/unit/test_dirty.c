@@ -5,6 +5,7 @@
 
 #include "fs/dirty.h"
 #include "fs/inflight.h"
+#include "fs/inodefd.h"
 #include "tests/unit/journals.h"
 
 /* A mount without a session: a table, a journal, and one file that the kernel would remember. */
@@ -238,6 +239,22 @@ START_TEST(what_stays_dirty_is_recorded_within_a_second)
 }
 END_TEST
 
+START_TEST(a_long_name_is_looked_at)
+{
+	struct rig *g = begin();
+	struct stat st = {.st_ino = 1, .st_dev = 1, .st_mode = S_IFREG | 0600};
+	struct inode *i;
+	char name[766] = {0};
+	memset(name, 'n', sizeof(name) - 1);
+	i = tree_enter_locked(&g->fs.tree, g->fs.tree.root, name, &st, false, NULL);
+	ck_assert_ptr_nonnull(i);
+	ck_assert_int_eq(ifd_stat(&g->fs, i, &st), -ENAMETOOLONG); /* this file system has none */
+	ck_assert_int_eq(ifd_open(&g->fs, i, O_RDONLY), -ENAMETOOLONG);
+	end(g);
+}
+END_TEST
+
 UNIT_MAIN("dirty", the_last_close_records_all_ranges, a_file_that_stays_open_is_recorded_and_its_close_too,
 	  a_clean_file_leaves_no_record, the_inode_is_noted_from_before_the_change_to_its_record, a_change_that_failed_leaves_nothing,
-	  a_removed_file_is_not_recorded, one_name_of_two_that_is_left_is_recorded, what_stays_dirty_is_recorded_within_a_second)
+	  a_removed_file_is_not_recorded, one_name_of_two_that_is_left_is_recorded, what_stays_dirty_is_recorded_within_a_second,
+	  a_long_name_is_looked_at)

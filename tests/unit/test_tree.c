@@ -122,6 +122,20 @@ START_TEST(a_directory_has_one_name)
 }
 END_TEST
 
+/* Those of FAT, NTFS and CIFS have 255 characters, so up to 765 bytes. */
+START_TEST(a_long_name_is_a_name)
+{
+	begin();
+	char name[766] = {0};
+	struct dirfd *d;
+	memset(name, 'n', sizeof(name) - 1);
+	struct inode *a = enter(t.root, name, 10, S_IFDIR);
+	ck_assert_str_eq(path(a), name);
+	ck_assert_int_eq(dirfd_get(&t, a, &d), -ENAMETOOLONG); /* not on this file system */
+	end();
+}
+END_TEST
+
 START_TEST(a_name_that_changed_hands_is_told)
 {
 	begin();
@@ -326,7 +340,7 @@ START_TEST(an_inode_that_is_found_by_a_name_is_not_gone)
 END_TEST
 
 UNIT_MAIN("tree", an_inode_that_is_found_by_a_name_is_not_gone, a_path_is_built_from_names, a_renamed_directory_takes_along_what_is_below, a_rename_replaces_what_was_there,
-	  two_names_exchange, two_links_are_one_inode, a_directory_has_one_name, a_name_that_changed_hands_is_told,
+	  two_names_exchange, two_links_are_one_inode, a_long_name_is_a_name, a_directory_has_one_name, a_name_that_changed_hands_is_told,
 	  a_reused_number_is_another_inode, another_type_under_the_same_number_is_another_inode, node_ids_are_never_used_again,
 	  what_is_above_a_remembered_inode_stays, a_pin_keeps_an_inode, a_path_that_is_too_long_is_refused,
 	  an_inode_costs_less_than_300_bytes, a_descriptor_is_opened_through_the_names,
