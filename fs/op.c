@@ -73,7 +73,36 @@ struct jtime op_mtime(int fd)
 
 void op_path_locked(struct tfs *fs, struct inode *dir, const char *name, char *buf, const char **path)
 {
-	*path = tree_path_locked(&fs->tree, dir, name, buf) >= 0 ? buf : "";
+	int n = tree_path_locked(&fs->tree, dir, name, buf);
+
+	if (n == E_LIMIT)
+		op_append_deep_locked(fs, dir, buf);
+	*path = n >= 0 ? buf : "";
+}
+
+void op_append_deep_locked(struct tfs *fs, struct inode *dir, char *buf)
+{
+	struct jrec r;
+	int n;
+
+	while ((n = tree_path_locked(&fs->tree, dir, NULL, buf)) == E_LIMIT)
+		dir = dir->names->parent;
+	jrec_init(&r, JT_RECHECK);
+	r.path = buf;
+	if (n >= 0)
+		journal_append(fs->journal, &r);
+}
+
+void op_append_half_locked(struct tfs *fs, struct jrec *r)
+{
+	const char *path = r->path[0] ? r->path : r->path2;
+
+	if (!path[0])
+		return;
+	jrec_init(r, JT_RECHECK);
+	r->path = path;
+	r->flags = JF_RECURSIVE;
+	journal_append(fs->journal, r);
 }
 
 void op_append_new_locked(struct tfs *fs, struct worker *w, enum jtype type, struct inode *parent, const char *name,

@@ -19,8 +19,12 @@ bool op_private(const struct tfs *fs, const struct inode *parent, const char *na
 /* Modification time of an open (O_PATH) directory; zero when it cannot be read. */
 struct jtime op_mtime(int fd);
 struct jtime op_jtime(const struct timespec *t);
-/* Build the path of (dir, name) into buf and point *path at it; "" when it has none. */
+/* Build the path of (dir, name) into buf and point *path at it; "" when it has none, or none that a record can hold (op_append_deep_locked). */
 void op_path_locked(struct tfs *fs, struct inode *dir, const char *name, char *buf, const char **path);
+/* Something in dir, or dir itself, has a path longer than PATH_LONGEST: have the nearest directory above it compared, which shows that as an error. Uses buf. */
+void op_append_deep_locked(struct tfs *fs, struct inode *dir, char *buf);
+/* Of the two paths of r one is too long for a record: have what is at the other one compared, if there is one. */
+void op_append_half_locked(struct tfs *fs, struct jrec *r);
 /* Append w->rec with the attributes of a new inode at (parent, name). */
 void op_append_new_locked(struct tfs *fs, struct worker *w, enum jtype type, struct inode *parent, const char *name,
     const struct stat *st, struct jtime pm);

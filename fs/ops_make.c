@@ -166,6 +166,8 @@ static int link_enter(struct tfs *fs, struct worker *w, struct inode *i, struct 
 		op_path_locked(fs, parent, name, w->path2, &r->path2);
 		if (r->path[0] && r->path2[0])
 			journal_append(fs->journal, r);
+		else if (r->path2[0])
+			op_append_half_locked(fs, r);
 		if (walking)
 			op_append_recheck_locked(fs, w, parent, name, i->ino);
 		silly_recorded_locked(fs, parent, pm);

@@ -76,6 +76,8 @@ static void record_locked(struct tfs *fs, struct worker *w, const struct renamin
 	r->pm2 = pm2;
 	if (r->path[0] && r->path2[0])
 		journal_append(fs->journal, r);
+	else
+		op_append_half_locked(fs, r);
 }
 
 /* After its record, before the table is changed: the names' paths are those of before, and of after. */

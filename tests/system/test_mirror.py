@@ -5,6 +5,7 @@ import fcntl
 import json
 import mmap
 import os
+import shutil
 import socket
 import stat
 import subprocess
@@ -567,6 +568,47 @@ def test_what_the_standby_refuses_is_shown(pair):
         assert pair.source.status()["state"] == "broken"
     finally:
         subprocess.run(["chattr", "-i", str(pair.copy / "file")], check=True)
+    pair.same()
+
+
+def descend(top, length):
+    """Make directories until their path below top is longer than that; returns a descriptor of the last."""
+    fd = os.open(top, os.O_RDONLY)
+    while length > 0:
+        name = "d" * min(250, length)
+        os.mkdir(name, dir_fd=fd)
+        below = os.open(name, os.O_RDONLY, dir_fd=fd)
+        os.close(fd)
+        fd = below
+        length -= len(name) + 1
+    return fd
+
+
+@pytest.mark.parametrize("change", ["create", "rename", "link", "append", "chmod"])
+def test_a_path_that_no_record_can_hold_is_shown(pair, change):
+    """Nothing that is deeper than 65000 bytes is left out without a word."""
+    name = "n" * 30
+    (pair.dir / "file").write_text("x")
+    (pair.dir / "dir").mkdir()
+    (pair.dir / "dir" / name).touch()
+    deep = descend(pair.dir, 64980)
+    os.rename(pair.dir / "dir", "dir", dst_dir_fd=deep)
+    pair.source.wait()
+    at = os.open("dir", os.O_RDONLY, dir_fd=deep)
+    if change == "create":
+        os.mkdir(name * 2, dir_fd=at)
+    elif change == "rename":
+        os.rename(pair.dir / "file", name * 2, dst_dir_fd=at)
+    elif change == "link":
+        os.link(pair.dir / "file", name * 2, dst_dir_fd=at)
+    elif change == "append":
+        os.close(os.open(name, os.O_WRONLY | os.O_TRUNC, dir_fd=at))
+    else:
+        os.chmod(name, 0o600, dir_fd=at)
+    pair.source.wait_error("too long")
+    os.close(at)
+    os.close(deep)
+    shutil.rmtree(pair.dir / ("d" * 250))
     pair.same()
 
 
