@@ -152,8 +152,10 @@ int dirfd_get(struct tree *t, struct inode *i, struct dirfd **out)
 	tree_pin_locked(i);
 	while (!i->dir) {
 		r = step_locked(t, i);
-		if (r == -ENOENT && ++failed < TRIES)
+		if (r == -ENOENT && ++failed < TRIES) {
+			tree_await_rename_locked(t);
 			continue;
+		}
 		if (r < 0)
 			break;
 	}

@@ -50,6 +50,13 @@ static int place_get(struct tfs *fs, struct inode *i, unsigned nth, struct place
 	return r;
 }
 
+static void await_rename(struct tfs *fs)
+{
+	pthread_mutex_lock(&fs->tree.lock);
+	tree_await_rename_locked(&fs->tree);
+	pthread_mutex_unlock(&fs->tree.lock);
+}
+
 static bool same(const struct inode *i, const struct stat *st)
 {
 	return st->st_ino == i->ino && st->st_dev == i->dev;
@@ -74,6 +81,7 @@ static int open_by_name(struct tfs *fs, struct inode *i, int flags)
 			close(fd);
 		if (r < 0 && r != -ENOENT && r != -ELOOP && r != -ENXIO && r != -ENOTDIR)
 			return r;
+		await_rename(fs);
 	}
 	return -ESTALE;
 }
@@ -157,6 +165,7 @@ int ifd_stat(struct tfs *fs, struct inode *i, struct stat *st)
 			return 0;
 		if (r < 0 && r != -ENOENT)
 			return r;
+		await_rename(fs);
 	}
 	return -ESTALE;
 }

@@ -133,8 +133,12 @@ static int do_rename(fuse_req_t req, struct worker *w, struct renaming *n)
 	dirs = walking && (S_ISDIR(n->mode) || S_ISDIR(n->over.st.st_mode));
 	if (dirs)
 		recover_move_begin(fs);
+	tree_rename_begin(&fs->tree);
 	if (renameat2(n->fromdir->fd, n->name, n->todir->fd, n->newname, n->flags) < 0) {
 		r = -errno;
+		pthread_mutex_lock(&fs->tree.lock);
+		tree_rename_end_locked(&fs->tree);
+		pthread_mutex_unlock(&fs->tree.lock);
 		if (dirs)
 			recover_move_end(fs);
 		return r;
@@ -159,6 +163,7 @@ static int do_rename(fuse_req_t req, struct worker *w, struct renaming *n)
 		r = tree_move_locked(&fs->tree, n->from, n->name, n->to, n->newname);
 		victim_keep_locked(fs, &n->over);
 	}
+	tree_rename_end_locked(&fs->tree);
 	if (whiteout)
 		record_whiteout_locked(fs, w, n, &left, pm);
 	silly_recorded_locked(fs, n->from, pm);

@@ -298,6 +298,28 @@ int tree_swap_locked(struct tree *t, struct inode *p1, const char *n1, struct in
 	return r;
 }
 
+void tree_rename_begin(struct tree *t)
+{
+	pthread_mutex_lock(&t->lock);
+	t->renaming++;
+	pthread_mutex_unlock(&t->lock);
+}
+
+void tree_rename_end_locked(struct tree *t)
+{
+	t->renaming--;
+	t->renamed++;
+	pthread_cond_broadcast(&t->settled);
+}
+
+void tree_await_rename_locked(struct tree *t)
+{
+	uint64_t renamed = t->renamed;
+
+	while (t->renaming && t->renamed == renamed)
+		pthread_cond_wait(&t->settled, &t->lock);
+}
+
 /* --- inodes ------------------------------------------------------------------------------------ */
 
 static bool may_carry_priv(uint32_t mode)

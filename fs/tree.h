@@ -104,7 +104,9 @@ struct tree {
 	uint32_t freeslot;         /* 0: none */
 	TAILQ_HEAD(dirfd_list, dirfd) lru; /* most recently used first */
 	unsigned ndirfds;
-	pthread_cond_t settled;    /* the last change of our own to an inode ended (drift.h) */
+	unsigned renaming;         /* renames that may be done below and are not in the table yet */
+	uint64_t renamed;          /* how many ended */
+	pthread_cond_t settled;    /* one ended, or the last change of our own to an inode (drift.h) */
 	/* without lock */
 	_Atomic uint64_t changes;  /* changes of our own that have ended (drift.h) */
 	/* immutable */
@@ -141,6 +143,11 @@ void tree_unname_locked(struct tree *t, struct inode *parent, const char *name);
 int tree_move_locked(struct tree *t, struct inode *parent, const char *name, struct inode *newparent, const char *newname);
 /* The two names exchanged their inodes. Returns 0 or -ENOMEM. */
 int tree_swap_locked(struct tree *t, struct inode *p1, const char *n1, struct inode *p2, const char *n2);
+/* A rename below begins; is in the table, or failed. */
+void tree_rename_begin(struct tree *t);
+void tree_rename_end_locked(struct tree *t);
+/* A name does not lead to its inode: if a rename is under way wait until one ends, for it may be why. */
+void tree_await_rename_locked(struct tree *t);
 /* Take note of a fresh stat. */
 void tree_saw(struct inode *i, const struct stat *st);
 

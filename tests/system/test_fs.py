@@ -14,6 +14,7 @@ import threading
 import pytest
 
 from lib import syscalls, tree
+from lib.hold import Hold
 from lib.wait import wait_until
 from lib.workload import WEIGHTS, Workload
 
@@ -133,6 +134,45 @@ def test_replaced_file_that_is_still_open(mount):
         os.rename(mount.dir / "new", mount.dir / "old")
         assert f.read() == "old"
     assert (mount.dir / "old").read_text() == "new"
+
+
+@pytest.mark.parametrize("what", ["m", "m/c"])
+def test_what_is_being_renamed_can_be_reached(site, what):
+    """A rename is done below and not yet in the table: who has what moved, or what is below it, notices nothing of it."""
+    source = site.source(["tandem://nobody@127.0.0.1:1/m"])
+    source.options = ["--no-replicator"]
+    hold = Hold(site, source)
+    source.start()
+    m, c = source.dir / "e" / "m", source.dir / "e" / "m" / "c"
+    m.parent.mkdir()
+    if what == "m":
+        m.touch()
+    else:
+        m.mkdir()
+        c.touch()
+    fd = os.open(source.dir / "e" / what, os.O_PATH)
+    for n in range(600):  # more than it keeps descriptors of directories
+        (source.dir / f"d{n}").mkdir()
+        (source.dir / f"d{n}" / "f").touch()
+    errors = []
+
+    def ask():
+        try:
+            os.getxattr(f"/proc/self/fd/{fd}", "user.none")
+        except OSError as e:
+            errors.append(e.errno)
+    with hold("renameat2", "m") as rename:
+        threads = [threading.Thread(target=os.rename, args=(m, m.with_name("k"))), threading.Thread(target=ask)]
+        threads[0].start()
+        rename.reached()
+        threads[1].start()
+        for _ in range(100):
+            syscalls.ask_again(source.dir)
+        rename.release()
+        for t in threads:
+            t.join()
+    os.close(fd)
+    assert errors == [errno.ENODATA]
 
 
 @pytest.mark.root
