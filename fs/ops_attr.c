@@ -292,14 +292,20 @@ void op_readlink(fuse_req_t req, fuse_ino_t ino)
 	fuse_reply_readlink(req, target);
 }
 
+/* Of the directory or file that was asked for: another file system may be mounted there, or a directory's project quota be its size. */
 void op_statfs(fuse_req_t req, fuse_ino_t ino)
 {
 	struct tfs *fs = tfs_of(req);
 	struct statvfs sv;
+	struct ifd f;
+	int r = ifd_get(fs, tree_get(&fs->tree, ino), &f);
 
-	(void)ino;
-	if (fstatvfs(fs->rootfd, &sv) < 0)
-		fuse_reply_err(req, errno);
+	if (r == 0) {
+		r = fstatvfs(f.fd, &sv) < 0 ? -errno : 0;
+		ifd_put(fs, &f);
+	}
+	if (r < 0)
+		op_reply(req, r);
 	else
 		fuse_reply_statfs(req, &sv);
 }

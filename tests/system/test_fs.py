@@ -92,7 +92,7 @@ def test_file_systems_in_the_source(site):
         stack.callback(os.close, below)
         for d in inner:
             d.mkdir()
-            subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(d)], check=True)
+            subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1M", "tmpfs", str(d)], check=True)
             stack.callback(syscalls.umount, f"/proc/self/fd/{below}/{d.relative_to(source.dir)}")
             (d / "f").write_text(d.name)
             os.link(d / "f", d / "g")
@@ -102,6 +102,9 @@ def test_file_systems_in_the_source(site):
         assert len({os.stat(d / name).st_ino for d in inner for name in ("f", "g")}) == 2
         for d in inner:
             assert {e.name: e.inode() for e in os.scandir(d)}["f"] == os.stat(d / "f").st_ino
+            room = [os.statvfs(p) for p in (d, d / "f")]
+            assert all(r.f_blocks * r.f_frsize == 1 << 20 for r in room), room
+        assert os.statvfs(source.dir).f_blocks == os.fstatvfs(below).f_blocks
         source.wait()
         tree.assert_same(source.dir, standby.dir)
         source.stop()
