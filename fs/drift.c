@@ -70,6 +70,18 @@ void drift_saw(struct tfs *fs, struct worker *w, struct inode *i, const struct s
 	pthread_mutex_unlock(&fs->tree.lock);
 }
 
+void drift_replaced_locked(struct tfs *fs, struct worker *w, struct inode *dir, const char *name, uint64_t ino)
+{
+	if (fs->exclusive || !w)
+		return;
+	jrec_init(&w->rec, JT_RECHECK);
+	w->rec.flags = JF_DRIFT;
+	w->rec.ino = ino;
+	op_path_locked(fs, dir, name, w->path, &w->rec.path);
+	if (w->rec.path[0])
+		journal_append(fs->journal, &w->rec);
+}
+
 void drift_check(struct tfs *fs, struct worker *w, struct inode *i)
 {
 	struct stat st;

@@ -24,6 +24,8 @@ void drift_saw_locked(struct tfs *fs, struct worker *w, struct inode *i, const s
 /* Say whether a change of ours to dir was under way since drift_look, so that what was found in it may be what it was before, or will be; wait until
  * none is. A change under way never waits for another request. */
 bool drift_overtaken_locked(struct tfs *fs, const struct worker *w, const struct inode *dir);
+/* The name (dir, name), which another inode had, was found to be that of inode number ino. */
+void drift_replaced_locked(struct tfs *fs, struct worker *w, struct inode *dir, const char *name, uint64_t ino);
 /* Look at i now. Call without locks. */
 void drift_check(struct tfs *fs, struct worker *w, struct inode *i);
 /* We are about to change i, which was checked; have changed it (call without locks). */

@@ -134,6 +134,7 @@ static size_t add_plus(struct listing *l, const struct dirent64k *e)
 	struct worker *w = worker_get(l->fs);
 	struct inode *i = NULL;
 	struct stat st;
+	bool moved;
 	size_t n;
 
 	if (!is_dot(e->d_name)) {
@@ -144,7 +145,9 @@ static size_t add_plus(struct listing *l, const struct dirent64k *e)
 		if (n > l->size - l->used)
 			return n;
 		pthread_mutex_lock(&l->fs->tree.lock);
-		i = tree_enter_locked(&l->fs->tree, l->dir, e->d_name, &st, false, NULL);
+		i = tree_enter_locked(&l->fs->tree, l->dir, e->d_name, &st, false, &moved);
+		if (i && moved)
+			drift_replaced_locked(l->fs, w, l->dir, e->d_name, st.st_ino);
 		if (i && w)
 			drift_saw_locked(l->fs, w, i, &st);
 		pthread_mutex_unlock(&l->fs->tree.lock);

@@ -43,16 +43,6 @@ static void lookup_dots(fuse_req_t req, fuse_ino_t nodeid, const char *name)
 	op_reply(req, r);
 }
 
-/* Somebody changed the directory below (shared source): the standby has to hear of it. */
-static void drift_locked(struct tfs *fs, struct worker *w, struct inode *parent, const char *name, uint64_t ino)
-{
-	jrec_init(&w->rec, JT_RECHECK);
-	w->rec.flags = JF_DRIFT;
-	w->rec.ino = ino;
-	op_path_locked(fs, parent, name, w->path, &w->rec.path);
-	journal_append(fs->journal, &w->rec);
-}
-
 /* Look at a name and enter what is there. The kernel asks again for a name that expired without the directory's lock, so that a rename or removal of
  * ours may run beside this: what was seen then is not what the table has, or will have, and is looked at again. Returns 0 and *out, or -errno. */
 static int look(struct tfs *fs, struct worker *w, struct inode *parent, int dirfd, const char *name, struct stat *st, struct inode **out)
@@ -67,8 +57,8 @@ static int look(struct tfs *fs, struct worker *w, struct inode *parent, int dirf
 		again = drift_overtaken_locked(fs, w, parent);
 		if (r == 0 && !again) {
 			*out = tree_enter_locked(&fs->tree, parent, name, st, false, &moved);
-			if (*out && moved && !fs->exclusive)
-				drift_locked(fs, w, parent, name, st->st_ino);
+			if (*out && moved)
+				drift_replaced_locked(fs, w, parent, name, st->st_ino);
 			r = *out ? 0 : -ENOMEM;
 		}
 		pthread_mutex_unlock(&fs->tree.lock);

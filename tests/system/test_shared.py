@@ -203,3 +203,23 @@ def test_a_look_into_a_rename(held):
                 change(fd, "directory")
     os.close(fd)
     same(held)
+
+
+def test_a_file_that_others_replaced_beside_a_change_of_ours_and_a_listing_shows(held):
+    """The directory's time is then that of our change: only the file itself tells, and a listing may be the first to see it."""
+    (held.dir / "d" / "p").touch()
+    look(held)
+    held.wait()
+    with held.hold("renameat2", "p") as rename:
+        renamer = threading.Thread(target=os.rename, args=(held.dir / "d" / "p", held.dir / "d" / "q"))
+        renamer.start()
+        rename.reached()
+        with open(below(held, "d/t"), "w", encoding="ascii") as f:
+            f.write("another inode")
+        os.rename(below(held, "d/t"), below(held, "d/f"))
+        rename.release()
+        renamer.join()
+    assert sorted(os.listdir(held.dir / "d")) == ["f", "g", "q"]
+    held.wait()
+    assert (held.copy / "d" / "f").read_text() == "another inode"
+    same(held)
