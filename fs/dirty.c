@@ -209,6 +209,17 @@ void dirty_end(struct tfs *fs, struct iopen *io, uint64_t start, uint64_t end)
 	pthread_mutex_unlock(&io->lock);
 }
 
+/* What is refused is refused before anything is done. */
+static bool may_be_done(int r)
+{
+	return r == 0 || r == -EIO || r == -ENOSPC || r == -EDQUOT || r == -ENOMEM || r == -EINTR || r == -ETIMEDOUT;
+}
+
+void dirty_end_truncate(struct tfs *fs, struct iopen *io, int r, uint64_t size)
+{
+	dirty_end(fs, io, size, may_be_done(r) ? EXTENT_INF : size);
+}
+
 bool dirty_has_writer(struct iopen *io)
 {
 	bool has;

@@ -70,6 +70,8 @@ void iopen_put(struct tfs *fs, struct iopen *io);
 /* Bytes are about to change, and have changed in [start, end) (start == end: nothing has). What failed may have changed some of them, and attributes. */
 void dirty_begin(struct tfs *fs, struct iopen *io);
 void dirty_end(struct tfs *fs, struct iopen *io, uint64_t start, uint64_t end);
+/* The same for a change of the size to size, where r tells how it went: what a disk did not finish (full, broken, away) is at an unknown size. */
+void dirty_end_truncate(struct tfs *fs, struct iopen *io, int r, uint64_t size);
 /* Say whether a handle is open for writing; if not, a change has to be recorded at once. */
 bool dirty_has_writer(struct iopen *io);
 /* A hint for the range that dirty_end will name. */

@@ -131,7 +131,7 @@ static int set_size(fuse_req_t req, struct inode *i, const struct ifd *f, const 
 	r = file && file->writer ? ftruncate(file->fd, size) : truncate(ifd_proc(f, proc), size);
 	r = r < 0 ? -errno : 0;
 	cred_strip_end(strip);
-	dirty_end(fs, io, r < 0 ? 0 : (uint64_t)size, r < 0 ? 0 : EXTENT_INF);
+	dirty_end_truncate(fs, io, r, (uint64_t)size);
 	if (!dirty_has_writer(io))
 		dirty_emit(fs, io, f->fd, 0);
 	iopen_put(fs, io);
@@ -262,6 +262,7 @@ void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set, s
 	op_done(fs, w);
 	ifd_put(fs, &f);
 	if (r < 0) {
+		fuse_lowlevel_notify_inval_inode(fs->se, ino, -1, 0); /* part of it may be done */
 		op_reply(req, r);
 		return;
 	}

@@ -92,7 +92,7 @@ static int truncate_opened(fuse_req_t req, struct ofile *f, struct inode *i)
 	r = f->writer ? ftruncate(f->fd, 0) : truncate(ifd_proc(&self, proc), 0);
 	r = r < 0 ? -errno : 0;
 	cred_strip_end(strip);
-	dirty_end(fs, f->io, 0, r < 0 ? 0 : EXTENT_INF);
+	dirty_end_truncate(fs, f->io, r, 0);
 	if (!f->writer && !dirty_has_writer(f->io))
 		dirty_emit(fs, f->io, f->fd, 0);
 	return r;
@@ -215,6 +215,7 @@ void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	if (fi->flags & O_TRUNC)
 		r = truncate_opened(req, f, i);
 	if (r < 0) {
+		fuse_lowlevel_notify_inval_inode(fs->se, ino, -1, 0);
 		ofile_release(fs, f);
 		op_reply(req, r);
 		return;

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: BSD-2-Clause
- * A system call on a name that holds on when it is done, for the processes that preload this (hold.py).
+ * A system call on a name that holds on, or fails, when it is done, for the processes that preload this (hold.py).
  *
  *   TANDEM_TEST_HOLD   a directory: who finds CALL.NAME there (fstatat or renameat2, of that name) after the call renames it to CALL.NAME.held and goes on
- * when that is gone. So one call is held, no other. */
+ * when that is gone; who finds CALL.NAME.fail there (truncate, also by a descriptor) removes it and says EIO. So it is one call, no other. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -27,6 +28,58 @@ static void hold(const char *call, const char *name)
 				nanosleep(&pause, NULL);
 	}
 	errno = saved;
+}
+
+/* path: of the file, or of a link to it in /proc/self/fd. */
+static int fails(const char *call, const char *path)
+{
+	const char *dir = getenv("TANDEM_TEST_HOLD"), *name;
+	char file[4096], mark[8192];
+	ssize_t n = readlink(path, file, sizeof(file) - 1);
+
+	if (!dir || n < 0)
+		return 0;
+	file[n] = 0;
+	name = strrchr(file, '/');
+	snprintf(mark, sizeof(mark), "%s/%s.%s.fail", dir, call, name ? name + 1 : file);
+	if (unlink(mark))
+		return 0;
+	errno = EIO;
+	return 1;
+}
+
+int truncate(const char *path, off_t size)
+{
+	static int (*real)(const char *, off_t);
+	int r;
+
+	if (!real)
+		real = dlsym(RTLD_NEXT, "truncate64");
+	r = real(path, size);
+	return r || fails("truncate", path) ? -1 : 0;
+}
+
+int truncate64(const char *path, off64_t size)
+{
+	return truncate(path, size);
+}
+
+int ftruncate(int fd, off_t size)
+{
+	static int (*real)(int, off_t);
+	char path[64];
+	int r;
+
+	if (!real)
+		real = dlsym(RTLD_NEXT, "ftruncate64");
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	r = real(fd, size);
+	return r || fails("truncate", path) ? -1 : 0;
+}
+
+int ftruncate64(int fd, off64_t size)
+{
+	return ftruncate(fd, size);
 }
 
 int fstatat(int dirfd, const char *name, struct stat *st, int flags)

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""A moment in the middle of an operation, for as long as a test needs it.
+"""A moment in the middle of an operation, for as long as a test needs it, and an operation that fails when it is done.
 
     hold = Hold(site, source)                # before it is started
     with hold("fstatat", "name") as lookup:  # the next fstatat of that name by source holds on when it is done,
         lookup.reached()                     #   which it is here,
         lookup.release()                     #   and goes on, at the end of the block at the latest
+
+    hold.fail("truncate", "name")            # the next truncate or ftruncate of a file of that name is done, and then EIO
 
 Calls: fstatat, renameat2 (by the old name). Needs a C compiler.
 """
@@ -47,6 +49,9 @@ class Hold:
         self.dir.mkdir()
         for m in members:
             m.env = {"LD_PRELOAD": str(library), "TANDEM_TEST_HOLD": str(self.dir)}
+
+    def fail(self, call, name):
+        (self.dir / f"{call}.{name}.fail").touch()
 
     @contextlib.contextmanager
     def __call__(self, call, name):
