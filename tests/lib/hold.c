@@ -24,7 +24,7 @@ static void hold(const char *call, const char *name)
 		snprintf(from, sizeof(from), "%s/%s.%s", dir, call, name);
 		snprintf(to, sizeof(to), "%s.held", from);
 		if (rename(from, to) == 0)
-			while (access(to, F_OK) == 0)
+			for (int ms = 0; ms < 10000 && access(to, F_OK) == 0; ms++) /* not for ever: who releases it may wait for us */
 				nanosleep(&pause, NULL);
 	}
 	errno = saved;
