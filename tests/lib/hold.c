@@ -2,7 +2,8 @@
  * A system call on a name that holds on, or fails, when it is done, for the processes that preload this (hold.py).
  *
  *   TANDEM_TEST_HOLD   a directory: who finds CALL.NAME there (fstatat or renameat2, of that name) after the call renames it to CALL.NAME.held and goes on
- * when that is gone; who finds CALL.NAME.fail there (truncate, also by a descriptor) removes it and says EIO. So it is one call, no other. */
+ * when that is gone, or after ten seconds, when it leaves CALL.NAME.late; who finds CALL.NAME.fail there (truncate, also by a descriptor) removes it and
+ * says EIO. So it is one call, no other. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -17,15 +18,19 @@ static void hold(const char *call, const char *name)
 {
 	const struct timespec pause = {.tv_nsec = 1000000};
 	const char *dir = getenv("TANDEM_TEST_HOLD");
-	char from[4096], to[4096 + 8];
-	int saved = errno;
+	char from[4096], to[4096 + 8], late[4096 + 8];
+	int saved = errno, left = 10000;
 
 	if (dir && name && *name) {
 		snprintf(from, sizeof(from), "%s/%s.%s", dir, call, name);
 		snprintf(to, sizeof(to), "%s.held", from);
-		if (rename(from, to) == 0)
-			for (int ms = 0; ms < 10000 && access(to, F_OK) == 0; ms++) /* not for ever: who releases it may wait for us */
+		snprintf(late, sizeof(late), "%s.late", from);
+		if (rename(from, to) == 0) {
+			while (access(to, F_OK) == 0 && --left > 0)
 				nanosleep(&pause, NULL);
+			if (left == 0)
+				rename(to, late);
+		}
 	}
 	errno = saved;
 }

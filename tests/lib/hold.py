@@ -24,7 +24,7 @@ CODE = pathlib.Path(__file__).with_name("hold.c")
 
 class Held:
     def __init__(self, wanted):
-        self.wanted, self.held = wanted, wanted.with_name(f"{wanted.name}.held")
+        self.wanted, self.held, self.late = wanted, wanted.with_name(f"{wanted.name}.held"), wanted.with_name(f"{wanted.name}.late")
         wanted.touch()
 
     def is_reached(self):
@@ -36,6 +36,7 @@ class Held:
     def release(self):
         self.wanted.unlink(missing_ok=True)
         self.held.unlink(missing_ok=True)
+        assert not self.late.exists(), f"{self.wanted.name} went on by itself after 10 s: who was to release it waited for it"
 
 
 class Hold:

@@ -125,13 +125,14 @@ def test_a_file_that_others_removed_before_it_was_sent(site):
 
 @contextlib.contextmanager
 def looking(path):
-    """Somebody asks for path again and again, so that its name is looked up when the kernel's memory of it has run out (a second)."""
+    """Somebody goes to path again and again, so that its name is looked up when the kernel's memory of it has run out (a second).
+    Only that: attributes of what a held rename moves would be told after it."""
     end = threading.Event()
 
     def look_at_it():
         while not end.is_set():
             with contextlib.suppress(FileNotFoundError):
-                os.lstat(path)
+                os.close(os.open(path, os.O_PATH | os.O_NOFOLLOW))
     t = threading.Thread(target=look_at_it)
     t.start()
     try:
