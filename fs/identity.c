@@ -14,6 +14,7 @@
 
 #include "proto/err.h"
 #include "proto/fileio.h"
+#include "proto/hex.h"
 
 struct root {
 	unsigned long long ino, type, fsid;
@@ -96,8 +97,7 @@ int identity_take(int statefd, int rootfd, char source_id[33], bool *replaced)
 		uint8_t random[16];
 
 		fio_random(random, sizeof(random));
-		for (size_t k = 0; k < 16; k++)
-			snprintf(id.source + 2 * k, 3, "%02x", random[k]);
+		hex_put(id.source, random, sizeof(random));
 	}
 	else if (id.has_root && id.root.ino == now.ino && id.root.type == now.type && id.root.fsid == now.fsid)
 		known = true;

@@ -5,72 +5,68 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define ID_TEXT 33 /* 32 digits and a NUL */
+#include "proto/hex.h"
 
-static void id_text(char text[ID_TEXT], const uint8_t id[16])
-{
-	for (int i = 0; i < 16; i++)
-		snprintf(text + (size_t)2 * i, 3, "%02x", id[i]);
-}
-
-/* The directory; made if need be. Returns a descriptor or -errno. */
-static int open_dir(bool make)
+/* The file's path, or -ENOENT where no directory ends with a boot. */
+static int file_path(char path[PATH_MAX], const uint8_t id[16])
 {
 	const char *run = geteuid() == 0 ? "/run" : getenv("XDG_RUNTIME_DIR");
+	char name[HEX_ID];
+
 	if (!run || *run != '/')
 		return -ENOENT;
-	int above = open(run, O_PATH | O_DIRECTORY | O_CLOEXEC);
-	if (above < 0)
-		return -errno;
-	int err = make && mkdirat(above, "tandemfs", 0755) && errno != EEXIST ? -errno : 0;
-	int fd = err ? err : openat(above, "tandemfs", O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	if (fd == -1)
-		fd = -errno;
-	close(above);
-	return fd;
+	hex_put(name, id, 16);
+	return snprintf(path, PATH_MAX, "%s/tandemfs/%s", run, name) < PATH_MAX ? 0 : -ENAMETOOLONG;
+}
+
+static int make_parent(char *path)
+{
+	char *slash = strrchr(path, '/');
+	int err;
+
+	*slash = '\0';
+	err = mkdir(path, 0755) && errno != EEXIST ? -errno : 0;
+	*slash = '/';
+	return err;
 }
 
 int journal_void_set(const uint8_t id[16])
 {
-	char name[ID_TEXT];
-	id_text(name, id);
-	int dir = open_dir(true);
-	if (dir < 0)
-		return dir;
-	int fd = openat(dir, name, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-	int err = fd < 0 ? -errno : 0;
-	if (fd >= 0)
-		close(fd);
-	close(dir);
-	return err;
+	char path[PATH_MAX];
+	int fd, err = file_path(path, id);
+
+	if (!err)
+		err = make_parent(path);
+	if (err)
+		return err;
+	fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (fd < 0)
+		return -errno;
+	close(fd);
+	return 0;
 }
 
 int journal_void_clear(const uint8_t id[16])
 {
-	char name[ID_TEXT];
-	id_text(name, id);
-	int dir = open_dir(false);
-	if (dir < 0)
-		return dir == -ENOENT ? 0 : dir;
-	int err = unlinkat(dir, name, 0) && errno != ENOENT ? -errno : 0;
-	close(dir);
-	return err;
+	char path[PATH_MAX];
+	int err = file_path(path, id);
+
+	if (!err && unlink(path))
+		err = -errno;
+	return err == -ENOENT ? 0 : err;
 }
 
 bool journal_void_is(const uint8_t id[16])
 {
-	char name[ID_TEXT];
+	char path[PATH_MAX];
 	struct stat st;
-	id_text(name, id);
-	int dir = open_dir(false);
-	if (dir < 0)
-		return false;
-	bool is = fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0;
-	close(dir);
-	return is;
+
+	return file_path(path, id) == 0 && lstat(path, &st) == 0;
 }

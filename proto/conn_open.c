@@ -24,6 +24,7 @@
 
 #include "proto/conn_int.h"
 #include "proto/err.h"
+#include "proto/hex.h"
 #include "proto/resolve.h"
 
 #define GREETING_MAGIC "TANDEM1\n"
@@ -349,8 +350,7 @@ static int greeting_take(struct conn *c, const struct where *w, int64_t deadline
 	buf_view(&b, g + MAGIC_LEN, CONN_GREETING - MAGIC_LEN);
 	low = buf_get_u32(&b);
 	high = buf_get_u32(&b);
-	for (size_t i = 0; i < 8; i++)
-		snprintf(reference + 2 * i, 3, "%02x", g[CONN_REFERENCE_OFF + i]);
+	hex_put(reference, g + CONN_REFERENCE_OFF, 8);
 	if (low > CONN_VERSION || high < CONN_VERSION)
 		return fail(w, E_VERSION,
 			    "speaks protocol versions %u to %u, this side %d; upgrade the older one", low,

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "proto/hex.h"
 #include "proto/path.h"
 #include "replicator/ctl/ctl.h"
 
@@ -58,8 +59,7 @@ static json_t *hex(const char *path)
 
 	if (s == NULL)
 		return NULL;
-	for (size_t i = 0; i < n; i++)
-		snprintf(s + 2 * i, 3, "%02x", (unsigned char)path[i]);
+	hex_put(s, path, n);
 	json_t *v = json_string(s);
 	free(s);
 	return v;

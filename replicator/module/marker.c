@@ -15,25 +15,9 @@
 
 #include "proto/err.h"
 #include "proto/fileio.h"
+#include "proto/hex.h"
 
 #define MARKER_MAX 4096u
-
-static void hex(char out[33], const uint8_t in[16])
-{
-	for (size_t i = 0; i < 16; i++)
-		snprintf(out + i * 2, 3, "%02x", in[i]);
-}
-
-static int unhex(uint8_t out[16], const char *in)
-{
-	if (!in || strlen(in) != 32 || strspn(in, "0123456789abcdef") != 32)
-		return E_PROTO;
-	for (size_t i = 0; i < 16; i++) {
-		char two[3] = {in[i * 2], in[i * 2 + 1], 0};
-		out[i] = (uint8_t)strtoul(two, NULL, 16);
-	}
-	return 0;
-}
 
 static int take_id(struct identity *id, const char *module, const char *source)
 {
@@ -41,7 +25,7 @@ static int take_id(struct identity *id, const char *module, const char *source)
 	    strspn(module, "0123456789abcdef-") != MARKER_ID_LEN)
 		return E_PROTO;
 	memcpy(id->module_id, module, MARKER_ID_LEN + 1);
-	return unhex(id->source_id, source);
+	return hex_get(id->source_id, source, 16) ? E_PROTO : 0;
 }
 
 int marker_read(int dirfd, struct identity *id)
@@ -61,20 +45,20 @@ int marker_read(int dirfd, struct identity *id)
 static void new_uuid(char out[MARKER_ID_LEN + 1])
 {
 	uint8_t r[16];
-	char h[33];
+	char h[HEX_ID];
 	fio_random(r, sizeof(r));
 	r[6] = (r[6] & 0x0f) | 0x40;
 	r[8] = (r[8] & 0x3f) | 0x80;
-	hex(h, r);
+	hex_put(h, r, 16);
 	snprintf(out, MARKER_ID_LEN + 1, "%.8s-%.4s-%.4s-%.4s-%.12s", h, h + 8, h + 12, h + 16, h + 20);
 }
 
 int marker_create(int dirfd, struct identity *id, const uint8_t source_id[16])
 {
-	char text[256], source[33];
+	char text[256], source[HEX_ID];
 	new_uuid(id->module_id);
 	memcpy(id->source_id, source_id, 16);
-	hex(source, source_id);
+	hex_put(source, source_id, 16);
 	int n = snprintf(text, sizeof(text), "module %s\nsource %s\n", id->module_id, source);
 	return fio_replace(dirfd, "marker", text, (size_t)n, 0600);
 }
@@ -111,8 +95,8 @@ int state_read(int fd, struct module_state *s)
 		   *source = json_string_value(json_object_get(o, "source")),
 		   *journal = json_string_value(json_object_get(o, "journal"));
 	int err = take_id(&s->id, module, source);
-	if (!err)
-		err = unhex(s->pos.journal_id, journal);
+	if (!err && hex_get(s->pos.journal_id, journal, 16))
+		err = E_PROTO;
 	s->pos.epoch = (uint64_t)json_integer_value(json_object_get(o, "epoch"));
 	s->pos.seq = (uint64_t)json_integer_value(json_object_get(o, "seq"));
 	json_decref(o);
@@ -121,9 +105,9 @@ int state_read(int fd, struct module_state *s)
 
 int state_write(int fd, const struct module_state *s)
 {
-	char text[STATE_BYTES], source[33], journal[33];
-	hex(source, s->id.source_id);
-	hex(journal, s->pos.journal_id);
+	char text[STATE_BYTES], source[HEX_ID], journal[HEX_ID];
+	hex_put(source, s->id.source_id, 16);
+	hex_put(journal, s->pos.journal_id, 16);
 	int n = snprintf(
 	    text, sizeof(text),
 	    "{\"module\": \"%s\", \"source\": \"%s\", \"journal\": \"%s\", \"epoch\": %llu, \"seq\": %llu}",

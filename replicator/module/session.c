@@ -23,6 +23,7 @@
 
 #include "proto/err.h"
 #include "proto/fileio.h"
+#include "proto/hex.h"
 #include "proto/log.h"
 #include "proto/path.h"
 #include "replicator/module/session_int.h"
@@ -355,8 +356,7 @@ static int handshake(struct session *s)
 	uint8_t ref[8];
 	char user[256], module[256];
 	fio_random(ref, sizeof(ref));
-	for (size_t i = 0; i < 8; i++)
-		snprintf(s->reference + 2 * i, 3, "%02x", ref[i]);
+	hex_put(s->reference, ref, sizeof(ref));
 	int err = conn_accept(&s->conn, s->env.fd, ref, find_key, s, SESSION_HANDSHAKE_MS);
 	if (!err)
 		return 0;

@@ -18,6 +18,7 @@
 
 #include "proto/err.h"
 #include "proto/fileio.h"
+#include "proto/hex.h"
 #include "proto/log.h"
 #include "proto/path.h"
 #include "replicator/module/session_int.h"
@@ -133,18 +134,12 @@ static bool has_files(int rootfd)
 
 /* --- whose module --- */
 
-static const char *short_hex(char out[9], const uint8_t id[16])
-{
-	snprintf(out, 9, "%02x%02x%02x%02x", id[0], id[1], id[2], id[3]);
-	return out;
-}
-
 /* Compare marker and state (marker.h). Changes nothing. *have: there is a marker. */
 static uint32_t check_identity(struct session *s, const struct whello *h, struct module_state *st, bool *have,
 			       bool *unclean)
 {
 	const struct module_conf *m = s->m;
-	char a[9], b[9];
+	char ours[9], theirs[9]; /* the first digits tell them apart */
 	int private = open_dir(s->rootfd, PATH_PRIVATE, false);
 	int marker = private < 0 ? private : marker_read(private, &s->id);
 	int state = state_read(s->statefd, st);
@@ -171,12 +166,14 @@ static uint32_t check_identity(struct session *s, const struct whello *h, struct
 		   "replaced on purpose, remove the module's file in the state directory",
 		   m->path, m->name);
 	} else if (!marker && memcmp(s->id.source_id, h->source_id, 16) != 0) {
+		hex_put(ours, s->id.source_id, 4);
+		hex_put(theirs, h->source_id, 4);
 		no(s, WR_FOREIGN,
 		   "module [%s] belongs to source %s, and this is source %s (mirror \"%.64s\"): two sources "
 		   "cannot share a "
 		   "module. Use another module; to hand it over, remove %s/.tandem/marker and the module's "
 		   "file in the state directory",
-		   m->name, short_hex(a, s->id.source_id), short_hex(b, h->source_id), h->mirror, m->path);
+		   m->name, ours, theirs, h->mirror, m->path);
 	}
 	if (!marker && state) {
 		log_warn("the state of module [%s] is missing: taken over from its marker, recent changes "

@@ -10,6 +10,7 @@
 #include <unistd.h>
 #include "proto/ctlsock.h"
 #include "proto/err.h"
+#include "proto/hex.h"
 #include "replicator/source/mountlink.h"
 
 #define ATTACH_MS 10000
@@ -18,28 +19,6 @@ void mountlink_init(struct mountlink *l)
 {
 	memset(l, 0, sizeof *l);
 	l->sock = l->efd = l->rootfd = l->jdirfd = l->slot = -1;
-}
-
-static int hex_digit(char c)
-{
-	return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
-static int parse_id(uint8_t id[16], const char *hex)
-{
-	size_t i;
-	int hi, lo;
-
-	if (hex == NULL || strlen(hex) != 32)
-		return E_PROTO;
-	for (i = 0; i < 16; i++) {
-		hi = hex_digit(hex[2 * i]);
-		lo = hex_digit(hex[2 * i + 1]);
-		if (hi < 0 || lo < 0)
-			return E_PROTO;
-		id[i] = (uint8_t)(hi << 4 | lo);
-	}
-	return 0;
 }
 
 /* Put a descriptor in place of the one everybody borrowed. Takes fd. */
@@ -63,10 +42,10 @@ static int replace(int *place, int fd)
 static int take(struct mountlink *l, const json_t *reply, int fds[CTL_FDS_MAX])
 {
 	uint8_t id[16];
-	int r = parse_id(id, json_string_value(json_object_get(reply, "source_id"))), fd;
+	int r, fd;
 
-	if (r < 0)
-		return r;
+	if (hex_get(id, json_string_value(json_object_get(reply, "source_id")), sizeof id) < 0)
+		return E_PROTO;
 	if (l->rootfd >= 0 && memcmp(id, l->source_id, sizeof id) != 0)
 		return E_FOREIGN;
 	memcpy(l->source_id, id, sizeof id);

@@ -12,6 +12,7 @@
 #include <unistd.h>
 #include "proto/err.h"
 #include "proto/fileio.h"
+#include "proto/hex.h"
 #include "replicator/source/position.h"
 
 static void encode(char *out, size_t size, const char *url)
@@ -39,17 +40,11 @@ static int open_dir(int state_dirfd)
 
 static int parse(struct saved_pos *p, const char *text)
 {
-	char hex[33];
-	size_t i;
+	char id[HEX_ID];
 
 	memset(p, 0, sizeof *p);
-	if (sscanf(text, "journal %32[0-9a-f]\nepoch %" SCNu64 "\nseq %" SCNu64, hex, &p->epoch, &p->seq) != 3 || strlen(hex) != 32)
+	if (sscanf(text, "journal %32[0-9a-f]\nepoch %" SCNu64 "\nseq %" SCNu64, id, &p->epoch, &p->seq) != 3 || hex_get(p->journal_id, id, 16) < 0)
 		return E_PROTO;
-	for (i = 0; i < 16; i++) {
-		char two[3] = {hex[2 * i], hex[2 * i + 1], '\0'};
-
-		p->journal_id[i] = (uint8_t)strtoul(two, NULL, 16);
-	}
 	return 0;
 }
 
@@ -74,15 +69,13 @@ int position_load(struct saved_pos *p, int state_dirfd, const char *url)
 
 int position_save(const struct saved_pos *p, int state_dirfd, const char *url)
 {
-	char name[256], text[128];
-	int dir = open_dir(state_dirfd), r, n = 8, i;
+	char name[256], text[128], id[HEX_ID];
+	int dir = open_dir(state_dirfd), r, n;
 
 	if (dir < 0)
 		return dir;
-	memcpy(text, "journal ", 8); /* NOLINT(bugprone-not-null-terminated-result): the rest follows */
-	for (i = 0; i < 16; i++)
-		n += snprintf(text + n, sizeof text - (size_t)n, "%02x", p->journal_id[i]);
-	n += snprintf(text + n, sizeof text - (size_t)n, "\nepoch %" PRIu64 "\nseq %" PRIu64 "\n", p->epoch, p->seq);
+	hex_put(id, p->journal_id, 16);
+	n = snprintf(text, sizeof text, "journal %s\nepoch %" PRIu64 "\nseq %" PRIu64 "\n", id, p->epoch, p->seq);
 	encode(name, sizeof name, url);
 	r = fio_replace(dir, name, text, (size_t)n, 0600);
 	close(dir);

@@ -11,15 +11,9 @@
 Calls: fstatat, renameat2 (by the old name). Needs a C compiler.
 """
 import contextlib
-import pathlib
-import shutil
-import subprocess
 
-import pytest
-
+from lib.preload import preload
 from lib.wait import wait_until
-
-CODE = pathlib.Path(__file__).with_name("hold.c")
 
 
 class Held:
@@ -41,15 +35,10 @@ class Held:
 
 class Hold:
     def __init__(self, site, *members):
-        cc = shutil.which("cc")
-        if not cc:
-            pytest.skip("no C compiler")
-        library = site.dir / "hold.so"
-        subprocess.run([cc, "-shared", "-fPIC", "-O1", "-o", str(library), str(CODE), "-ldl"], check=True)
         self.dir = site.dir / "hold"
         self.dir.mkdir()
         for m in members:
-            m.env = {"LD_PRELOAD": str(library), "TANDEM_TEST_HOLD": str(self.dir)}
+            m.env = preload(site, "hold", TANDEM_TEST_HOLD=str(self.dir))
 
     def fail(self, call, name):
         (self.dir / f"{call}.{name}.fail").touch()

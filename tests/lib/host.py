@@ -8,33 +8,21 @@
 Only what a process reads is changed, not the times that the kernel gives to files. Needs a C compiler.
 """
 import mmap
-import os
-import pathlib
-import shutil
 import struct
-import subprocess
 import uuid
 
-import pytest
-
-CODE = pathlib.Path(__file__).with_name("host.c")
+from lib.preload import preload
 
 
 class Host:
     def __init__(self, site, *members):
-        cc = shutil.which("cc")
-        if not cc:
-            pytest.skip("no C compiler")
-        library = site.dir / "host.so"
-        if not library.exists():
-            subprocess.run([cc, "-shared", "-fPIC", "-O1", "-o", str(library), str(CODE), "-ldl"], check=True)
         self.site = site
         self.path = site.dir / f"host.{uuid.uuid4()}"
         self.members = list(members)
         self.map = None
         self.boot()
         for m in members:
-            m.env = {"LD_PRELOAD": str(library), "TANDEM_TEST_HOST": str(self.path)}
+            m.env = preload(site, "host", TANDEM_TEST_HOST=str(self.path))
 
     def boot(self):
         """A file of its own for each boot, since the mapping shows changes at once also to those who live in the last."""

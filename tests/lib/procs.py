@@ -302,6 +302,13 @@ class Source(Process):
         subprocess.run(["umount", "-l", str(self.mountpoint)], stderr=subprocess.DEVNULL, check=False)
         wait_until(lambda: not mounted(self.mountpoint), "the dead mount is gone")
 
+    def perish(self):
+        """SIGKILL all of it, the replicator too, and take the dead mount away: what a power failure or the end of the host leaves."""
+        self.die()
+        for pid in self.replicators():
+            kill_pid(pid)
+        self.bury()
+
     def mount_pids(self):
         return [pid for pid, args in processes(str(self.config)).items() if os.path.basename(args[0]).startswith("tandemfs")]
 

@@ -12,7 +12,6 @@ import pytest
 from lib import tree
 from lib.disk import Disk
 from lib.hold import Hold
-from lib.procs import kill_pid
 from lib.syscalls import FALLOC_ZERO, RENAME_EXCHANGE, fallocate, renameat2
 from lib.wait import wait_until
 from lib.workload import Workload
@@ -434,10 +433,7 @@ def test_state_disk_broken(disk, disk_site, kind, how):
         subprocess.run(["umount", str(source.mountpoint)], check=True)
         source.wait_gone()
     else:
-        for pid in source.replicators():
-            kill_pid(pid)
-        source.die()
-        source.bury()
+        source.perish()
     d.power_on()
     source.start()
     source.wait()
@@ -455,10 +451,7 @@ def test_state_disk_broken_and_killed_at_once(disk, disk_site, kind):
     (source.dir / "g").write_text("x")
     d.break_()
     (source.dir / "f").write_text("y")
-    for pid in source.replicators():
-        kill_pid(pid)
-    source.die()
-    source.bury()
+    source.perish()
     d.power_on()
     source.start()
     standby.start()

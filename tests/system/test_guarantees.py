@@ -10,8 +10,7 @@ import pytest
 from lib import tree
 from lib.disk import Disk
 from lib.host import Host
-from lib.procs import kill_pid, mounted
-from lib.wait import wait_until
+from lib.procs import mounted
 from lib.workload import Workload
 
 
@@ -135,10 +134,7 @@ def test_power_of_the_source_fails(disk, site, sync):
     (source.dir / "perhaps").write_bytes(b"p" * 300000)
     Workload(source.dir / "load", seed=8, ops=200, use_mmap=False).run()
     disk.power_off()
-    source.die()
-    for pid in source.replicators():
-        kill_pid(pid)
-    source.bury()
+    source.perish()
     disk.power_on()
     host.reboot()
     source.start()

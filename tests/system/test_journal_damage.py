@@ -11,7 +11,6 @@ import struct
 
 import pytest
 
-from lib.procs import kill_pid
 from lib.wait import wait_until
 from lib.workload import Workload
 
@@ -139,10 +138,7 @@ def wait_in_the_journal(pair, seed):
     """Leave records in the journal that the standby has not seen, and nobody running on the source."""
     pair.standby.stop()
     write(pair, seed)
-    pair.source.die()
-    for pid in pair.source.replicators():
-        kill_pid(pid)
-    pair.source.bury()
+    pair.source.perish()
     with open(pair.source.state / pair.source.name / "lock", "rb") as lock:  # threads of what was killed may still be ending
         fcntl.flock(lock, fcntl.LOCK_EX)
 

@@ -14,7 +14,6 @@ import pytest
 from lib import tree
 from lib.disk import Disk
 from lib.host import Host
-from lib.procs import kill_pid
 from lib.workload import DEAD, Workload
 
 pytestmark = pytest.mark.root
@@ -82,10 +81,7 @@ def end(source, standby, side):
     if side == "standby":
         standby.kill()
         return
-    source.die()
-    for pid in source.replicators():
-        kill_pid(pid)
-    source.bury()
+    source.perish()
 
 
 @pytest.mark.parametrize("round_", ROUNDS)
