@@ -16,14 +16,14 @@
 #include <sys/queue.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include "proto/clock.h"
 #include "proto/err.h"
 #include "proto/path.h"
+#include "replicator/source/aliases.h"
 #include "replicator/source/bulk.h"
-#include "proto/clock.h"
 #include "replicator/source/content.h"
 #include "replicator/source/follow.h"
-#include "replicator/source/inoset.h"
-#include "replicator/source/locate.h"
+#include "replicator/source/passed.h"
 
 #define RECHECKS_MAX (WPOS_OUT_MAX - BULK_ITEMS_MAX)
 #define RESTLESS_NS  (2 * NS_PER_S)   /* a file that changes for so long is sent as an open one */
@@ -52,20 +52,9 @@ struct item {
 
 TAILQ_HEAD(item_list, item);
 
-/* A RENAME that was sent. What the standby could not do before it names what it was about as it was called then. */
-struct passed {
-	TAILQ_ENTRY(passed) link;
-	uint64_t place; /* bytes of the stream up to its end */
-	bool exchange;
-	char *to;
-	char from[];
-};
-
-TAILQ_HEAD(passed_list, passed);
-
 struct bulk {
 	struct bulk_env env;
-	struct passed_list passed;         /* not acknowledged yet */
+	struct passed_list passed;
 	struct compare *compare;
 	struct item_list items;
 	size_t nitems;
@@ -77,9 +66,7 @@ struct bulk {
 	bool moved;
 	bool turn;                         /* whose turn it is: false items, true comparison */
 	bool starved;                      /* the comparison waits for replies */
-	struct inoset aliased;             /* inodes whose names that are not excluded are to be found and compared */
-	struct inoset alone;               /* those that had none when they were searched, and no name was given since */
-	uint64_t aliased_due;              /* not before: a search takes a tenth of the time at most */
+	struct aliases aliases;
 	unsigned false_alarms;             /* files that seemed to be written to, and no record came */
 };
 
@@ -143,45 +130,15 @@ static void item_free(struct bulk *b, struct item *it)
 	free(it);
 }
 
-/* Forget the RENAMEs before which everything was answered. */
-static void passed_expire(struct bulk *b, uint64_t acked)
-{
-	struct passed *p;
-
-	while ((p = TAILQ_FIRST(&b->passed)) != NULL && p->place <= acked) { /* NOLINT(clang-analyzer-unix.Malloc): it is off the list */
-		TAILQ_REMOVE(&b->passed, p, link);
-		free(p);
-	}
-}
-
-static int passed_add(struct bulk *b, const char *from, const char *to, bool exchange)
-{
-	size_t n = strlen(from) + 1, m = strlen(to) + 1;
-	struct passed *p = malloc(sizeof *p + n + m);
-	struct stream_stats st;
-
-	if (p == NULL)
-		return -ENOMEM;
-	stream_stats(b->env.stream, &st);
-	passed_expire(b, st.acked);
-	p->place = st.sent + stream_batched(b->env.stream);
-	p->exchange = exchange;
-	p->to = memcpy(p->from + n, to, m);
-	memcpy(p->from, from, n);
-	TAILQ_INSERT_TAIL(&b->passed, p, link);
-	return 0;
-}
-
 void bulk_free(struct bulk *b)
 {
 	if (b == NULL)
 		return;
-	passed_expire(b, UINT64_MAX);
+	passed_release(&b->passed);
 	while (!TAILQ_EMPTY(&b->items))
 		item_free(b, TAILQ_FIRST(&b->items));
 	compare_free(b->compare);
-	inoset_release(&b->aliased);
-	inoset_release(&b->alone);
+	aliases_release(&b->aliases);
 	free(b);
 }
 
@@ -336,7 +293,7 @@ int bulk_renamed(struct bulk *b, const char *from, const char *to, bool exchange
 			it->copies[i].path = p;
 		}
 	}
-	r = passed_add(b, from, to, exchange);
+	r = passed_add(&b->passed, b->env.stream, from, to, exchange);
 	if (r == 0)
 		r = failures_renamed(b->env.failures, from, to, exchange);
 	return r < 0 ? r : compare_renamed(b->compare, from, to, exchange);
@@ -389,59 +346,22 @@ static int left(struct bulk *b, uint64_t ino, uint64_t seq)
 
 void bulk_named(struct bulk *b)
 {
-	inoset_clear(&b->alone);
+	aliases_named(&b->aliases);
 }
 
 void bulk_aliases(struct bulk *b, uint64_t seq, uint64_t ino)
 {
-	if (inoset_has(&b->alone, ino))
-		return;
-	recheck_note(b, seq);
-	inoset_add(&b->aliased, ino);
+	if (aliases_want(&b->aliases, ino))
+		recheck_note(b, seq);
 }
 
-static bool searching(const struct bulk *b)
-{
-	return b->aliased.n != 0 || b->aliased.more;
-}
-
-struct search {
-	struct compare *compare;
-	struct inoset met;
-};
-
-static int alias_found(void *arg, uint64_t ino, const char *path)
-{
-	struct search *s = arg;
-
-	inoset_add(&s->met, ino);
-	return compare_add(s->compare, path, CMP_CHECKSUM);
-}
-
-/* One search for all inodes that wait for it. What moves meanwhile may have escaped it: renames that were not sent yet have what they move compared
- * if a comparison is under way, and be it of the root alone. Returns 1, or 0 when it is not time for it, or an error. */
 static int search_aliases(struct bulk *b)
 {
-	struct search s = {.compare = b->compare};
-	uint64_t begin = clock_mono(), end;
-	size_t i;
-	int r;
+	int r = aliases_search(&b->aliases, b->env.rootfd, &b->env.mirror->filter, b->compare);
 
-	if (!searching(b) || begin < b->aliased_due)
-		return 0;
-	r = locate_aliases(b->env.rootfd, &b->env.mirror->filter, &b->aliased, alias_found, &s);
-	for (i = 0; r == 0 && i < b->aliased.cap; i++)
-		if (!inoset_has(&s.met, b->aliased.v[i]))
-			inoset_add(&b->alone, b->aliased.v[i]);
-	inoset_release(&s.met);
-	if (r == -ENOMEM)
-		return r;
-	r = compare_add(b->compare, "", r < 0 || b->aliased.more ? CMP_RECURSIVE | CMP_CHECKSUM : CMP_SELF);
-	inoset_clear(&b->aliased);
-	end = clock_mono();
-	b->aliased_due = end + 9 * (end - begin);
-	b->starved = false;
-	return r < 0 ? r : 1;
+	if (r != 0)
+		b->starved = false;
+	return r;
 }
 
 int bulk_left(struct bulk *b, uint64_t seq, uint64_t ino, const char *path, unsigned flags)
@@ -521,7 +441,7 @@ bool bulk_is_full(const struct bulk *b)
 
 bool bulk_busy(const struct bulk *b)
 {
-	return b->nitems != 0 || b->nrechecks != 0 || b->all_from != 0 || b->full || searching(b) || compare_busy(b->compare) || failures_count(b->env.failures) != 0;
+	return b->nitems != 0 || b->nrechecks != 0 || b->all_from != 0 || b->full || aliases_wanted(&b->aliases) || compare_busy(b->compare) || failures_count(b->env.failures) != 0;
 }
 
 bool bulk_moved(struct bulk *b)
@@ -697,7 +617,7 @@ void bulk_settle(struct bulk *b)
 {
 	bool held;
 
-	if (compare_busy(b->compare) || searching(b))
+	if (compare_busy(b->compare) || aliases_wanted(&b->aliases))
 		return;
 	failures_settle(b->env.failures);
 	if (failures_count(b->env.failures) != 0)
@@ -801,19 +721,9 @@ void bulk_fail_compare(struct bulk *b, const struct wfail *f)
 int bulk_fail_moved(struct bulk *b, const struct wfail *f)
 {
 	struct follow_names names;
-	struct stream_stats st;
 	struct wfail moved = *f;
-	const struct passed *p;
-	int i, r = follow_begin(&names, 0, f->path2[0] != '\0' ? f->path2 : f->path);
+	int i, r = passed_follow(&b->passed, b->env.stream, f->path2[0] != '\0' ? f->path2 : f->path, &names);
 
-	stream_stats(b->env.stream, &st);
-	passed_expire(b, st.acked);
-	TAILQ_FOREACH(p, &b->passed, link) {
-		struct follow_rec e = {.type = JT_RENAME, .flags = p->exchange ? JF_EXCHANGE : 0, .path = p->from, .path2 = p->to};
-
-		if (r == 0)
-			r = follow_perhaps(&names, &e);
-	}
 	moved.xid = 0;
 	moved.path2 = "";
 	for (i = 1; r == 0 && i < names.n; i++) {
@@ -843,8 +753,8 @@ int bulk_timeout(const struct bulk *b)
 	TAILQ_FOREACH(it, &b->items, link)
 		if (it->retry_ns < first)
 			first = it->retry_ns;
-	if (searching(b) && b->aliased_due < first)
-		first = b->aliased_due;
+	if (aliases_wanted(&b->aliases) && b->aliases.due_ns < first)
+		first = b->aliases.due_ns;
 	if (first == UINT64_MAX || first == 0)
 		return ms;
 	mine = first <= now ? 0 : (int)((first - now) / NS_PER_MS) + 1;

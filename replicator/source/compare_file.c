@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: BSD-2-Clause
  * Contents of regular files in a comparison.
  *
- *   small      up to CMP_SMALL bytes, new or different: read at once, sent whole, no reply awaited
- *   QUEUED     in c->files, in the order found
- *   SUMS       block sums of the standby's version are requested in windows and compared as they arrive, at
- * the same place ROLL       much differs: the rolling search looks for the standby's blocks anywhere in the
- * file (delta.h) READY      it is known what to send; waits for the one transfer SEND       the transfer is
- * under way (c->sending)
+ * - small: up to CMP_SMALL bytes, new or different: read at once, sent whole, no reply awaited
+ * - QUEUED: in c->files, in the order found
+ * - SUMS: block sums of the standby's version are requested in windows and compared as they arrive, each
+ *   with what is at the same place of ours
+ * - TAIL: much differs: the sums of what the standby's version has beyond our end, for the search
+ * - ROLL: the rolling search looks for the standby's blocks anywhere in the file (delta.h)
+ * - READY: it is known what to send; waits for the one transfer
+ * - SEND: the transfer is under way (c->sending)
  *
  * QUEUED goes to READY at once when the standby has nothing to compare with, and from SUMS a file that is
  * equal ends with its attributes set. Ranges that are holes at the source are never read, and of the standby
