@@ -14,6 +14,7 @@
 #include "fs/drift.h"
 #include "fs/inflight.h"
 #include "fs/inodefd.h"
+#include "fs/op.h"
 #include "fs/silly.h"
 #include "proto/clock.h"
 
@@ -212,7 +213,7 @@ void dirty_end(struct tfs *fs, struct iopen *io, uint64_t start, uint64_t end)
 /* What is refused is refused before anything is done. */
 static bool may_be_done(int r)
 {
-	return r == 0 || r == -EIO || r == -ENOSPC || r == -EDQUOT || r == -ENOMEM || r == -EINTR || r == -ETIMEDOUT;
+	return r == 0 || r == -ENOSPC || r == -EDQUOT || op_in_doubt(r, 0);
 }
 
 void dirty_end_truncate(struct tfs *fs, struct iopen *io, int r, uint64_t size)

@@ -465,7 +465,6 @@ void journal_close(struct journal *j)
 			  err_text(err ? err : j->degraded));
 		atomic_store(&j->head->degraded, 1);
 	} else {
-		atomic_store(&j->head->recover_ns, 0);
 		atomic_store(&j->head->clean, 1);
 	}
 	atomic_store(&j->head->writer_pid, 0);

@@ -32,8 +32,8 @@ struct journal;
  * Returns 0, -EBUSY (another writer holds it), -errno, or E_VERSION. */
 int journal_open(struct journal **out, int dirfd, const struct journal_options *opt,
     enum journal_start *start, uint64_t *since_ns);
-/* Say that what JSTART_POWER asks for is done (its RECHECK records are appended). Until then, or until
- * a proper close, every start says JSTART_POWER again with the same time. */
+/* Say that what JSTART_POWER or JSTART_DAMAGED asks for is done (its RECHECK records are appended). Until then every
+ * start says JSTART_POWER again with the same time, also after a proper close. */
 void journal_recovered(struct journal *j);
 /* Make records up to seq durable, whatever the sync option, and remember that what they tell of, and what changed below the mount
  * before ns (CLOCK_REALTIME), is durable there. Returns 0 or -errno. */

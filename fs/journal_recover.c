@@ -528,7 +528,7 @@ static int write_head(struct journal *j, const struct look *l, enum journal_star
 	}
 	segment_count_locked(j);
 	j->collapsed_end = j->seq;
-	if (start == JSTART_POWER)
+	if (start == JSTART_POWER || start == JSTART_DAMAGED)
 		atomic_store(&h->recover_ns, since_ns);
 	atomic_store(&h->degraded, j->degraded != 0);
 	atomic_store(&h->clean, 0);

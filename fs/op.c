@@ -137,6 +137,29 @@ void op_append_recheck_locked(struct tfs *fs, struct worker *w, struct inode *di
 		journal_append(fs->journal, r);
 }
 
+bool op_in_doubt(int r, int strange)
+{
+	return r == -EIO || r == -EINTR || r == -ETIMEDOUT || r == -ENOMEM || r == -EUCLEAN || (strange && r == strange);
+}
+
+void op_doubt(struct tfs *fs, struct worker *w, struct inode *dir, const char *name, bool tree)
+{
+	struct jrec *r = &w->rec;
+
+	pthread_mutex_lock(&fs->tree.lock);
+	jrec_init(r, JT_RECHECK);
+	r->flags = JF_RECOVERY;
+	op_path_locked(fs, dir, NULL, w->path, &r->path);
+	if (r->path[0] || dir == fs->tree.root)
+		journal_append(fs->journal, r);
+	r->flags |= JF_CHECKSUM | (tree ? JF_RECURSIVE : 0);
+	if (name)
+		op_path_locked(fs, dir, name, w->path, &r->path);
+	if (name && r->path[0])
+		journal_append(fs->journal, r);
+	pthread_mutex_unlock(&fs->tree.lock);
+}
+
 void op_append_mtime_locked(struct tfs *fs, struct worker *w, struct inode *dir, const char *name, uint64_t ino, struct jtime mtime)
 {
 	struct jrec *r = &w->rec;

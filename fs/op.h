@@ -30,6 +30,12 @@ void op_append_new_locked(struct tfs *fs, struct worker *w, enum jtype type, str
     const struct stat *st, struct jtime pm);
 /* Append a RECHECK of an entry that got the name (dir, name) while recover_walking. Uses w->path2. */
 void op_append_recheck_locked(struct tfs *fs, struct worker *w, struct inode *dir, const char *name, uint64_t ino);
+/* Say whether an operation that failed with r (negative) may have been done below all the same. strange: the error that it has when it was done before
+ * (an NFS client asks once more after its server started again: -EEXIST for what makes a name, -ENOENT for what takes one), 0: none. The kernel does not ask
+ * us for what it knows to fail. */
+bool op_in_doubt(int r, int strange);
+/* Such an operation on (dir, name), or dir itself: have what is there now compared, with all below it if it is a tree. */
+void op_doubt(struct tfs *fs, struct worker *w, struct inode *dir, const char *name, bool tree);
 /* Append a SETATTR record: the mtime of dir, or of (dir, name). */
 void op_append_mtime_locked(struct tfs *fs, struct worker *w, struct inode *dir, const char *name, uint64_t ino, struct jtime mtime);
 

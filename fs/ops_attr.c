@@ -207,7 +207,12 @@ static int chown_nothing(fuse_req_t req, struct inode *i, const struct ifd *f)
 	return 0;
 }
 
-/* Apply one after another; *done tells what was. */
+static bool done_perhaps(int r)
+{
+	return r == 0 || op_in_doubt(r, 0);
+}
+
+/* Apply one after another; *done tells what was, or may have been. */
 static int apply(fuse_req_t req, struct inode *i, const struct ifd *f, const struct ofile *file, const struct stat *a,
     int to_set, int *done)
 {
@@ -220,17 +225,17 @@ static int apply(fuse_req_t req, struct inode *i, const struct ifd *f, const str
 	}
 	if (r == 0 && to_set & FUSE_SET_ATTR_MODE) {
 		r = set_mode(f, a->st_mode & 07777);
-		*done |= r == 0 ? FUSE_SET_ATTR_MODE : 0;
+		*done |= done_perhaps(r) ? FUSE_SET_ATTR_MODE : 0;
 	}
 	if (r == 0 && to_set & (SETS_OWNER | SETS_NOTHING)) {
 		r = set_owner(f, a, to_set);
-		*done |= r == 0 ? SETS_OWNER : 0;
+		*done |= done_perhaps(r) ? SETS_OWNER : 0;
 	}
 	if (r == 0 && to_set & FUSE_SET_ATTR_SIZE)
 		r = set_size(req, i, f, file, a->st_size);
 	if (r == 0 && to_set & SETS_TIME) {
 		r = set_times(f, a, to_set);
-		*done |= r == 0 ? to_set & SETS_TIME : 0;
+		*done |= done_perhaps(r) ? to_set & SETS_TIME : 0;
 	}
 	return r;
 }
@@ -255,10 +260,13 @@ void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set, s
 	cred_space(w, fuse_req_ctx(req));
 	op_note(fs, w, &note, i, NULL, NULL, NULL);
 	r = apply(req, i, &f, file, attr, to_set, &done);
-	if (fstat(f.fd, &st) < 0 && r == 0)
-		r = -errno;
-	else if (valid_of(done))
+	if (fstat(f.fd, &st) < 0) {
+		r = r < 0 ? r : -errno;
+		if (done)
+			op_doubt(fs, w, i, NULL, false);
+	} else if (valid_of(done)) {
 		record_attr(fs, w, i, &f, &st, valid_of(done));
+	}
 	op_done(fs, w);
 	ifd_put(fs, &f);
 	if (r < 0) {

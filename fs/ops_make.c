@@ -73,6 +73,7 @@ static void do_make(fuse_req_t req, fuse_ino_t nodeid, const char *name, const s
 	struct inflight_entry note = {.type = m->type};
 	struct dirfd *dir;
 	struct stat st;
+	bool doubt;
 	int r;
 
 	if (op_private(fs, parent, name)) {
@@ -87,12 +88,17 @@ static void do_make(fuse_req_t req, fuse_ino_t nodeid, const char *name, const s
 	op_note(fs, w, &note, parent, name, NULL, NULL);
 	cred_caller(w, fuse_req_ctx(req));
 	r = make(dir->fd, name, m);
-	if (r == 0 && fstatat(dir->fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+	doubt = op_in_doubt(r, -EEXIST);
+	if (r == 0 && fstatat(dir->fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0) {
 		r = -errno;
+		doubt = true;
+	}
 	if (r == 0)
 		victims_await(fs, &st);
 	if (r == 0)
 		i = enter_new(fs, w, m, parent, name, &st, op_mtime(dir->fd));
+	if (doubt)
+		op_doubt(fs, w, parent, name, false);
 	op_done(fs, w);
 	dirfd_put(&fs->tree, dir);
 	if (r < 0)
@@ -193,7 +199,7 @@ void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t nodeid, const char *name
 	char proc[IFD_PROC_MAX];
 	struct ifd f;
 	struct stat st;
-	bool walking;
+	bool walking, doubt;
 	int r;
 
 	if (op_private(fs, parent, name)) {
@@ -213,8 +219,13 @@ void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t nodeid, const char *name
 	walking = recover_walking(fs);
 	/* NOLINTNEXTLINE(clang-analyzer-core.NullDereference): dirfd_get returned 0 */
 	r = linkat(AT_FDCWD, ifd_proc(&f, proc), dir->fd, name, AT_SYMLINK_FOLLOW) < 0 ? -errno : 0;
-	if (r == 0 && fstat(f.fd, &st) < 0)
+	doubt = op_in_doubt(r, -EEXIST);
+	if (r == 0 && fstat(f.fd, &st) < 0) {
 		r = -errno;
+		doubt = true;
+	}
+	if (doubt)
+		op_doubt(fs, w, parent, name, false);
 	if (r == 0)
 		r = link_enter(fs, w, i, parent, name, &st, op_mtime(dir->fd), walking);
 	op_done(fs, w);

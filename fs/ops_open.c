@@ -160,6 +160,8 @@ void op_create(fuse_req_t req, fuse_ino_t nodeid, const char *name, mode_t mode,
 	cred_caller(w, fuse_req_ctx(req));
 	fd = openat(dir->fd, name, flags_below(fs, fi->flags) | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode);
 	r = fd < 0 ? -errno : 0;
+	if (op_in_doubt(r, -EEXIST))
+		op_doubt(fs, w, parent, name, false);
 	if (r == -EEXIST && !(fi->flags & O_EXCL)) {
 		create_existing(req, parent, name, dir->fd, fi);
 		op_done(fs, w);
@@ -169,6 +171,7 @@ void op_create(fuse_req_t req, fuse_ino_t nodeid, const char *name, mode_t mode,
 	if (r == 0) {
 		if (fstat(fd, &st) < 0) {
 			r = -errno;
+			op_doubt(fs, w, parent, name, false);
 		} else {
 			victims_await(fs, &st);
 			f = enter_created(fs, w, parent, name, &st, op_mtime(dir->fd), fd, fi->flags, &i);

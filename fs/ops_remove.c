@@ -106,6 +106,8 @@ static void do_remove(fuse_req_t req, fuse_ino_t nodeid, const char *name, enum 
 		tree_unname_locked(&fs->tree, parent, name);
 		victim_keep_locked(fs, &v);
 		pthread_mutex_unlock(&fs->tree.lock);
+	} else if (op_in_doubt(r, -ENOENT)) {
+		op_doubt(fs, w, parent, name, false);
 	}
 	op_done(fs, w);
 	victim_release(fs, &v);

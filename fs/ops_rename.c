@@ -141,6 +141,10 @@ static int do_rename(fuse_req_t req, struct worker *w, struct renaming *n)
 		pthread_mutex_unlock(&fs->tree.lock);
 		if (dirs)
 			recover_move_end(fs);
+		if (op_in_doubt(r, -ENOENT)) {
+			op_doubt(fs, w, n->from, n->name, S_ISDIR(n->mode) || S_ISDIR(n->over.st.st_mode));
+			op_doubt(fs, w, n->to, n->newname, S_ISDIR(n->mode) || S_ISDIR(n->over.st.st_mode));
+		}
 		return r;
 	}
 	if (note.ino2 && !(n->flags & RENAME_EXCHANGE))

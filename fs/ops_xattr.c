@@ -180,6 +180,8 @@ static void do_change(fuse_req_t req, fuse_ino_t ino, const char *name, const ch
 		if (starts(name, "security.capability"))
 			atomic_store(&i->priv, true);
 		record(fs, w, type, i, &f, name, value, size, flags);
+	} else if (op_in_doubt(r, 0)) {
+		op_doubt(fs, w, i, NULL, false);
 	}
 	op_done(fs, w);
 	ifd_put(fs, &f);

@@ -374,7 +374,7 @@ int recover_start(struct tfs *fs, enum journal_start start, uint64_t since_ns)
 		r = recover_walk_start(fs, start == JSTART_POWER || start == JSTART_DAMAGED ? since_ns : UINT64_MAX);
 	if (r == 0) /* from here on the walk's own file remembers */
 		journal_recovered(fs->journal);
-	return r;
+	return r < 0 ? r : 0;
 }
 
 bool recover_stop(struct tfs *fs)

@@ -62,7 +62,7 @@ enum jflags {
 	JF_RECURSIVE = 8,  /* RECHECK: the whole tree below, not this entry alone */
 	JF_CHECKSUM = 16,  /* RECHECK: compare bytes even where size and mtime are equal */
 	JF_DRIFT = 32,     /* RECHECK: changed behind the mount's back */
-	JF_RECOVERY = 64,  /* RECHECK: in flight when the mount or the host died */
+	JF_RECOVERY = 64,  /* RECHECK: in flight when the mount or the host died, or failed in a way that leaves open what was done */
 	JF_UNLINKED = 128, /* CONTENT: path is "" because no name is known; handle or a search finds the inode */
 	JF_EXCHANGE = 256  /* RENAME: RENAME_EXCHANGE (rflags has it too) */
 };

@@ -182,7 +182,7 @@ static void recover(int dir)
 
 	if (journal_open(&j, dir, &opt, &start, &since) != 0)
 		return;
-	if (start == JSTART_POWER)
+	if (start == JSTART_POWER || start == JSTART_DAMAGED)
 		journal_recovered(j);
 	jrec_init(&r, JT_CREATE);
 	r.path = "after";

@@ -6,11 +6,13 @@
         lookup.reached()                     #   which it is here,
         lookup.release()                     #   and goes on, at the end of the block at the latest
 
-    hold.fail("truncate", "name")            # the next truncate or ftruncate of a file of that name is done, and then EIO
+    hold.fail("truncate", "name")            # the next truncate or ftruncate of a file of that name is done, and then EIO, or another error
 
-Calls: fstatat, renameat2 (by the old name). Needs a C compiler.
+Calls that hold: fstatat, renameat2 (by the old name); that fail: these, truncate, chmod, setxattr (with or without f), mkdirat, mknodat, symlinkat, linkat,
+unlinkat, and create for openat that makes a file. Needs a C compiler.
 """
 import contextlib
+import errno
 
 from lib.preload import preload
 from lib.wait import wait_until
@@ -40,8 +42,12 @@ class Hold:
         for m in members:
             m.env = preload(site, "hold", TANDEM_TEST_HOLD=str(self.dir))
 
-    def fail(self, call, name):
-        (self.dir / f"{call}.{name}.fail").touch()
+    def fail(self, call, name, error=errno.EIO):
+        (self.dir / f"{call}.{name}.fail").write_text(str(error))
+
+    def failed(self, call, name):
+        """Say whether what was to fail did."""
+        return not (self.dir / f"{call}.{name}.fail").exists()
 
     @contextlib.contextmanager
     def __call__(self, call, name):

@@ -11,7 +11,6 @@ import pytest
 
 from lib import tree
 from lib.disk import Disk
-from lib.hold import Hold
 from lib.syscalls import FALLOC_ZERO, RENAME_EXCHANGE, fallocate, renameat2
 from lib.wait import wait_until
 from lib.workload import Workload
@@ -216,30 +215,6 @@ def test_a_change_that_fails_half_way(disk, disk_site, change, kind):
     assert e.value.errno == errno.ENOSPC
     source.wait()
     source.stop()
-    tree.assert_same(source.dir, standby.dir)
-
-
-@pytest.mark.parametrize("how", ["name", "descriptor", "open"])
-def test_a_truncation_that_fails_when_it_is_done(site, how):
-    """As Btrfs says that it is full, a disk breaks, or a server does not answer."""
-    standby = site.standby().start()
-    source = site.source([standby.url()])
-    hold = Hold(site, source)
-    source.start()
-    file = source.dir / "file"
-    file.write_bytes(b"x" * 100000)
-    source.wait()
-    hold.fail("truncate", "file")
-    with pytest.raises(OSError, match="Input/output"):
-        if how == "name":
-            os.truncate(file, 0)
-        elif how == "descriptor":
-            with open(file, "r+b") as f:
-                f.truncate(0)
-        else:
-            os.open(file, os.O_WRONLY | os.O_TRUNC)
-    assert file.stat().st_size == 0, "it was not done: the test shows nothing"
-    source.wait()
     tree.assert_same(source.dir, standby.dir)
 
 

@@ -27,6 +27,7 @@ static void expect(struct jdir *d, enum journal_start want)
 	unsigned types[JT_LAST + 1];
 	jdir_open(d, NULL);
 	ck_assert_int_eq(d->start, want);
+	journal_recovered(d->j);
 	ck_assert_int_eq(jdir_append(d, "after", 1), 0);
 	uint64_t seq = journal_seq(d->j);
 	jdir_close(d);
@@ -90,6 +91,7 @@ static void expect_damaged(struct jdir *d)
 	ck_assert_uint_ne(rec.flags & JF_RECURSIVE, 0);
 	jreader_close(r);
 	seq = journal_seq(d->j);
+	journal_recovered(d->j);
 	jdir_close(d);
 	jdir_open(d, NULL);
 	ck_assert_int_eq(d->start, JSTART_CLEAN);
@@ -212,6 +214,7 @@ START_TEST(zero_page_before_the_tail_after_a_boot_is_cut)
 	ck_assert_int_eq(d.start, JSTART_POWER);
 	ck_assert_int_eq(jdir_segments(&d), 1);
 	ck_assert_uint_gt(jdir_segment(&d, 0), first);
+	journal_recovered(d.j);
 	jdir_close(&d);
 	expect(&d, JSTART_CLEAN);
 	jdir_remove(&d);
