@@ -270,24 +270,39 @@ static int decode(const void *set, size_t len, struct attr **out, size_t *count)
 	return 0;
 }
 
-/* Set what differs. Returns the first error, after trying all. */
-static int set_all(const struct inode *i, const struct attr *v, size_t count)
+/* Set what differs of the ACLs, or of all else. Returns the first error, after trying all. */
+static int set_those(const struct inode *i, const struct attr *v, size_t count, bool acls, uint8_t now[VALUE_MAX])
 {
-	uint8_t *now = count > 0 ? malloc(VALUE_MAX) : NULL;
 	int r = 0;
 
-	if (count > 0 && now == NULL)
-		return -ENOMEM;
 	for (size_t k = 0; k < count; k++) {
-		ssize_t n = call_get(i, v[k].name, now, VALUE_MAX);
+		ssize_t n;
 
+		if ((strncmp(v[k].name, "system.", 7) == 0) != acls)
+			continue;
+		n = call_get(i, v[k].name, now, VALUE_MAX);
 		if (n == (ssize_t)v[k].len && memcmp(now, v[k].value, v[k].len) == 0)
 			continue;
 		if (call_set(i, &v[k]) != 0 && r == 0)
 			r = -errno;
 	}
-	free(now);
 	return r;
+}
+
+/* ACLs come last: they may take the owner's permission to set the others. */
+static int set_all(const struct inode *i, const struct attr *v, size_t count)
+{
+	uint8_t *now = count > 0 ? malloc(VALUE_MAX) : NULL;
+	int r, acls;
+
+	if (count == 0)
+		return 0;
+	if (now == NULL)
+		return -ENOMEM;
+	r = set_those(i, v, count, false, now);
+	acls = set_those(i, v, count, true, now);
+	free(now);
+	return r != 0 ? r : acls;
 }
 
 static bool in_set(const struct attr *v, size_t count, const char *name)

@@ -439,6 +439,21 @@ static int run(struct apply *a, const struct wop *op, const struct jrec *r)
 	}
 }
 
+/* Once more with the permissions that the owner of the module's files can give himself. */
+static int run_reaching(struct apply *a, const struct wop *op, const struct jrec *r)
+{
+	struct transfer *t = op->xid ? apply_transfer_find(a, op->xid) : NULL;
+	const char *paths[] = {op->type == WOP_REC ? r->path : op->path, op->type == WOP_REC ? r->path2 : t ? t->path : NULL};
+	int err = -EACCES, changed = 0;
+	for (size_t i = 0; i < 2; i++)
+		if (paths[i] && reach_for(&a->reach, paths[i]) > 0)
+			changed = 1;
+	if (changed)
+		err = run(a, op, r);
+	reach_end(&a->reach);
+	return err;
+}
+
 static uint32_t code_of(int err)
 {
 	if (err > 0)
@@ -529,6 +544,8 @@ static int attempt(struct apply *a, const struct wop *op, const struct jrec *r)
 	bool held = false;
 	for (;;) {
 		int err = run(a, op, r);
+		if (err == -EACCES)
+			err = run_reaching(a, op, r);
 		if (a->only_free && err && err >= E_FIRST && !node_curable(err)) {
 			a->only_free = false; /* as if the CREATE had not waited: it may be what fails */
 			err = settle(a);
@@ -674,6 +691,8 @@ int apply_init(struct apply *a, const struct apply_env *env, int dirfd, int redo
 	memset(a, 0, sizeof(*a));
 	a->env = *env;
 	LIST_INIT(&a->transfers);
+	reach_init(&a->reach, env->rootfd, dirfd, env->tmpfd);
+	reach_recover(env->rootfd, dirfd, env->tmpfd);
 	clean_tmp(a);
 	int err = dirs_init(&a->dirs, env->rootfd, dirfd, restore);
 	return err ? err : redo_init(&a->redo, redofd, env->rootfd, replay_all);

@@ -15,6 +15,7 @@
 #include "replicator/module/dirs.h"
 #include "replicator/module/newdir.h"
 #include "replicator/module/position.h"
+#include "replicator/module/reach.h"
 #include "replicator/module/redo.h"
 
 #define APPLY_TRANSFERS_MAX 256		 /* open transfers of one connection */
@@ -74,6 +75,7 @@ struct apply {
 	bool failed_more; /* there were more: everything is compared if the connection ends now */
 	struct dirs dirs;
 	struct newdir newdir;
+	struct reach reach;
 	struct redo redo;
 	LIST_HEAD(, transfer) transfers;
 	uint32_t ntransfers;

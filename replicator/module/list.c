@@ -39,6 +39,7 @@ struct list_job {
 	size_t len, at;	    /* bytes; of the next name */
 	bool begun;	    /* "." was sent */
 	const char *single; /* only this entry of fd is asked for; view into path */
+	struct reach *reach; /* not NULL: its entries are looked at with the permission that it gives */
 	/* SUMS */
 	struct wsums_req q;
 	uint64_t size, off, end; /* bytes */
@@ -131,6 +132,19 @@ static int read_names(struct list_job *j)
 	return err;
 }
 
+static int begin_directory(struct list_job *j, int rootfd)
+{
+	j->fd = path_open(rootfd, j->path, O_RDONLY | O_DIRECTORY);
+	return j->fd < 0 ? j->fd : read_names(j);
+}
+
+/* Say whether the directory's owner, who we are, may not look at its entries. */
+static bool closed(int dirfd)
+{
+	struct stat st;
+	return fstat(dirfd, &st) == 0 && st.st_uid == geteuid() && (st.st_mode & S_IXUSR) == 0;
+}
+
 /* One entry itself, of whatever type. */
 static int begin_single(struct list_job *j, int rootfd)
 {
@@ -144,7 +158,26 @@ static int begin_single(struct list_job *j, int rootfd)
 	return err;
 }
 
-int list_begin(struct list_job **out, int rootfd, const struct filter *filter, struct buf *payload)
+/* Get the permission for the directory that the entries are in. */
+static void reach_entries(const struct list_job *j)
+{
+	char *parent = j->single ? strndup(j->path, path_parent_len(j->path)) : NULL;
+	if (!j->single || parent)
+		reach_for(j->reach, j->single ? parent : j->path);
+	free(parent);
+}
+
+static int begin_reaching(struct list_job *j, int (*begin)(struct list_job *, int), int rootfd)
+{
+	if (j->fd >= 0)
+		close(j->fd);
+	reach_entries(j);
+	int err = begin(j, rootfd);
+	reach_end(j->reach);
+	return err;
+}
+
+int list_begin(struct list_job **out, int rootfd, const struct filter *filter, struct reach *reach, struct buf *payload)
 {
 	uint32_t id = buf_get_u32(payload);
 	const char *path = buf_get_str(payload, NULL);
@@ -158,21 +191,33 @@ int list_begin(struct list_job **out, int rootfd, const struct filter *filter, s
 		return -ENOMEM;
 	}
 	j->filter = filter;
-	int err = single ? begin_single(j, rootfd) : 0;
-	if (!single) {
-		j->fd = path_open(rootfd, path, O_RDONLY | O_DIRECTORY);
-		err = j->fd < 0 ? j->fd : read_names(j);
+	int (*begin)(struct list_job *, int) = single ? begin_single : begin_directory;
+	int err = begin(j, rootfd);
+	if (reach && (err == -EACCES || (!err && closed(j->fd)))) {
+		j->reach = reach;
+		if (err)
+			err = begin_reaching(j, begin, rootfd);
 	}
 	j->code = err ? code_of(err) : 0;
 	*out = j;
 	return 0;
 }
 
-int sums_begin(struct list_job **out, int rootfd, const struct filter *filter, struct buf *payload)
+static int open_sums(int rootfd, const char *path, struct stat *st)
+{
+	const char *base;
+	int dirfd = path_open_parent(rootfd, path, &base);
+	if (dirfd < 0)
+		return dirfd;
+	int fd = node_open_file(dirfd, base, O_RDONLY, st);
+	close(dirfd);
+	return fd;
+}
+
+int sums_begin(struct list_job **out, int rootfd, const struct filter *filter, struct reach *reach, struct buf *payload)
 {
 	struct wsums_req q;
 	struct stat st;
-	const char *base;
 	*out = NULL;
 	if (wsums_req_get(payload, &q) || !*q.path)
 		return E_PROTO;
@@ -181,12 +226,12 @@ int sums_begin(struct list_job **out, int rootfd, const struct filter *filter, s
 		return -ENOMEM;
 	j->q = q;
 	j->q.path = "";
-	int dirfd = filter && filter_excluded(filter, q.path, false)
-			? -ENOENT
-			: path_open_parent(rootfd, q.path, &base);
-	j->fd = dirfd < 0 ? dirfd : node_open_file(dirfd, base, O_RDONLY, &st);
-	if (dirfd >= 0)
-		close(dirfd);
+	j->fd = filter && filter_excluded(filter, q.path, false) ? -ENOENT : open_sums(rootfd, q.path, &st);
+	if (j->fd == -EACCES && reach) {
+		if (reach_for(reach, q.path) > 0)
+			j->fd = open_sums(rootfd, q.path, &st);
+		reach_end(reach);
+	}
 	*out = j;
 	if (j->fd < 0) {
 		j->code = code_of(j->fd);
@@ -220,14 +265,16 @@ static uint64_t digest_of(int dirfd, const char *name)
 	return d;
 }
 
-/* Append entry name of the job's directory under the name shown. Returns whether it was there. */
-static bool put_entry(struct list_job *j, struct buf *out, const char *name, const char *shown)
+/* Append entry name of the job's directory under the name shown; mode: that it has in truth, or 0. Returns whether it was there. */
+static bool put_entry(struct list_job *j, struct buf *out, const char *name, const char *shown, mode_t mode)
 {
 	struct stat st;
 	char target[PATH_MAX + 1];
 	struct wentry e = {.name = shown, .target = ""};
 	if (node_stat(j->fd, name, &st))
 		return false; /* gone meanwhile */
+	if (mode)
+		st.st_mode = mode;
 	e.attr = (struct wattr){
 	    st.st_mode, st.st_uid, st.st_gid, {st.st_mtim.tv_sec, (uint32_t)st.st_mtim.tv_nsec}};
 	e.size = S_ISREG(st.st_mode) ? (uint64_t)st.st_size : 0;
@@ -250,16 +297,24 @@ static bool put_entry(struct list_job *j, struct buf *out, const char *name, con
 static int step_list(struct list_job *j, struct buf *out)
 {
 	struct wlisting l = {.id = j->id, .code = j->code, .last = j->code != 0};
+	struct stat self = {0};
 	wlisting_put(out, &l);
 	if (j->code)
 		return out->err;
+	if (j->reach) {
+		if (!j->single)
+			fstat(j->fd, &self);
+		reach_entries(j);
+	}
 	if (!j->begun)
-		l.count += put_entry(j, out, j->single ? j->single : ".", ".");
+		l.count += put_entry(j, out, j->single ? j->single : ".", ".", self.st_mode);
 	j->begun = true;
 	for (unsigned i = 0; j->at < j->len && out->len < PIECE_BYTES && i < PIECE_ENTRIES; i++) {
-		l.count += put_entry(j, out, j->names + j->at, j->names + j->at);
+		l.count += put_entry(j, out, j->names + j->at, j->names + j->at, 0);
 		j->at += strlen(j->names + j->at) + 1;
 	}
+	if (j->reach)
+		reach_end(j->reach);
 	l.last = j->at == j->len;
 	/* the head again, now with what follows it */
 	out->data[8] = l.last;

@@ -181,6 +181,11 @@ void newdir_place(struct apply *a)
 		return;
 	d->open = false;
 	int err = take_place(a);
+	if (err == -EACCES) {
+		if (reach_for(&a->reach, d->twin.path) > 0)
+			err = take_place(a);
+		reach_end(&a->reach);
+	}
 	if (err) {
 		report(a, err);
 		snprintf(path, sizeof(path), PATH_PRIVATE "/tmp/%s", d->name);

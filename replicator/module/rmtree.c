@@ -36,10 +36,23 @@ struct walk {
 	int kept;     /* first failure: something stays */
 };
 
+/* Open a directory that is to go, and so is made to be its owner's if he may not do what he likes in it. */
+static int open_dir(int dirfd, const char *name, int tmpfd)
+{
+	const int flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
+	struct stat st;
+	int fd = openat(dirfd, name, flags);
+	if (fd < 0 && errno == EACCES && node_chmod(dirfd, name, S_IRWXU, tmpfd) == 0)
+		fd = openat(dirfd, name, flags);
+	if (fd >= 0 && geteuid() != 0 && fstat(fd, &st) == 0 && (st.st_mode & S_IRWXU) != S_IRWXU)
+		fchmod(fd, S_IRWXU);
+	return fd;
+}
+
 static int push(struct walk *w, int dirfd, const char *name)
 {
 	struct level *l = &w->v[w->n];
-	int fd = openat(dirfd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	int fd = open_dir(dirfd, name, w->topfd);
 	l->dir = fd < 0 ? NULL : fdopendir(fd);
 	if (!l->dir) {
 		int err = -errno;
@@ -91,8 +104,10 @@ static int remove_entry(struct walk *w, const struct dirent *e)
 	/* too deep: move it out of the way and remove it by a walk of its own */
 	char name[32];
 	snprintf(name, sizeof(name), "rm%llu", (unsigned long long)++w->a->serial);
-	if (renameat(fd, e->d_name, w->topfd, name))
-		w->kept = w->kept ? w->kept : -errno;
+	int err = renameat(fd, e->d_name, w->topfd, name) ? -errno : 0;
+	if (err == -EACCES && node_chmod(fd, e->d_name, S_IRWXU, w->topfd) == 0) /* its ".." changes */
+		err = renameat(fd, e->d_name, w->topfd, name) ? -errno : 0;
+	w->kept = w->kept ? w->kept : err;
 	return 0;
 }
 

@@ -198,8 +198,9 @@ static void do_job(struct session *s, uint8_t type, struct buf *payload)
 	const struct filter *f = &s->m->filter;
 	if (s->applying)
 		newdir_place(&s->apply);
-	int err = type == FT_LIST ? list_begin(&s->job, s->rootfd, f, payload)
-				  : sums_begin(&s->job, s->rootfd, f, payload);
+	struct reach *reach = s->applying ? &s->apply.reach : NULL;
+	int err = type == FT_LIST ? list_begin(&s->job, s->rootfd, f, reach, payload)
+				  : sums_begin(&s->job, s->rootfd, f, reach, payload);
 	if (err)
 		session_refuse(s, WR_PROTOCOL, "%s is not valid: %s", type == FT_LIST ? "LIST" : "SUMS",
 			       err_text(err));

@@ -27,12 +27,17 @@ bool aliases_wanted(const struct aliases *a)
 struct search {
 	struct compare *compare;
 	struct inoset met;
+	bool incomplete; /* there are places where it could not look */
 };
 
 static int found(void *arg, uint64_t ino, const char *path)
 {
 	struct search *s = arg;
 
+	if (ino == 0) {
+		s->incomplete = true;
+		return compare_add(s->compare, path, CMP_RECURSIVE | CMP_CHECKSUM);
+	}
 	inoset_add(&s->met, ino);
 	return compare_add(s->compare, path, CMP_CHECKSUM);
 }
@@ -49,7 +54,7 @@ int aliases_search(struct aliases *a, int rootfd, const struct filter *filter, s
 	if (!aliases_wanted(a) || begin < a->due_ns)
 		return 0;
 	r = locate_aliases(rootfd, filter, &a->wanted, found, &s);
-	for (i = 0; r == 0 && i < a->wanted.cap; i++)
+	for (i = 0; r == 0 && !s.incomplete && i < a->wanted.cap; i++)
 		if (!inoset_has(&s.met, a->wanted.v[i]))
 			inoset_add(&a->alone, a->wanted.v[i]);
 	inoset_release(&s.met);

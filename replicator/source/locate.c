@@ -217,6 +217,30 @@ struct walk {
 	char path[PATH_LONGEST]; /* of the entry in hand */
 };
 
+/* The directory at w->path was not read, or not to its end. */
+static int unread(struct walk *w, int err)
+{
+	return err == ENOENT || err == ENOTDIR || err == ELOOP ? 0 : w->found(w->arg, 0, w->path);
+}
+
+static int walk_aliases(struct walk *w, int fd, int depth);
+
+static int enter(struct walk *w, int dirfd, const char *name, int depth)
+{
+	int fd = depth < WALK_DEPTH ? openat(dirfd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW) : -1;
+
+	if (fd >= 0)
+		return walk_aliases(w, fd, depth + 1);
+	return unread(w, depth < WALK_DEPTH ? errno : EMFILE);
+}
+
+static bool is_directory(int dirfd, const struct dirent *e)
+{
+	struct stat st;
+
+	return e->d_type == DT_DIR || (e->d_type == DT_UNKNOWN && fstatat(dirfd, e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISDIR(st.st_mode));
+}
+
 /* Look at all entries of directory fd (taken), whose path is w->path. */
 static int walk_aliases(struct walk *w, int fd, int depth)
 {
@@ -226,24 +250,27 @@ static int walk_aliases(struct walk *w, int fd, int depth)
 	int r = 0;
 
 	if (d == NULL) {
+		r = unread(w, errno);
 		close(fd);
-		return 0;
+		return r;
 	}
-	while (r == 0 && (e = readdir(d)) != NULL) {
-		bool maybe_dir = e->d_type == DT_DIR || e->d_type == DT_UNKNOWN, named = e->d_type != DT_DIR && inoset_has(w->set, e->d_ino);
-		int sub = -1;
+	while (errno = 0, r == 0 && (e = readdir(d)) != NULL) {
+		bool dir, named = e->d_type != DT_DIR && inoset_has(w->set, e->d_ino);
 
-		if ((!maybe_dir && !named) || strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0 ||
+		if ((e->d_type != DT_DIR && e->d_type != DT_UNKNOWN && !named) || strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0 ||
 		    path_join(w->path, sizeof w->path, w->path, e->d_name) < 0)
 			continue;
-		if (maybe_dir && depth < WALK_DEPTH && path_valid(w->path) && !filter_excluded(w->filter, w->path, true))
-			sub = openat(dirfd(d), e->d_name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-		if (sub >= 0)
-			r = walk_aliases(w, sub, depth + 1);
-		else if (named && path_valid(w->path) && !path_name_silly(e->d_name) && !filter_excluded(w->filter, w->path, false))
-			r = w->found(w->arg, e->d_ino, w->path);
+		dir = is_directory(dirfd(d), e);
+		if ((dir || named) && path_valid(w->path) && !filter_excluded(w->filter, w->path, dir)) {
+			if (dir)
+				r = enter(w, dirfd(d), e->d_name, depth);
+			else if (!path_name_silly(e->d_name))
+				r = w->found(w->arg, e->d_ino, w->path);
+		}
 		w->path[len] = '\0';
 	}
+	if (r == 0 && errno != 0)
+		r = unread(w, errno);
 	closedir(d);
 	return r;
 }

@@ -31,8 +31,8 @@ bool locate_is(int rootfd, const char *path, uint64_t ino);
 /* Search the tree for any name of an inode; the last resort, for a file whose recorded names are gone while it has others. Returns true
  * with path filled, or false. */
 bool locate_name(int rootfd, uint64_t ino, char *path, size_t size);
-/* Search the tree for the names of the inodes in set that the filter does not exclude, and call found with each. Returns 0, what found
- * returned that was not 0, or -errno. */
+/* Search the tree for the names of the inodes in set that the filter does not exclude, and call found with each; with inode 0 for a directory that cannot be
+ * read or is too deep, in which there may be others. Returns 0, what found returned that was not 0, or -errno. */
 int locate_aliases(int rootfd, const struct filter *filter, const struct inoset *set, int (*found)(void *arg, uint64_t ino, const char *path), void *arg);
 
 #endif

@@ -34,12 +34,13 @@ FILES = [f"f{i}" for i in range(12)] + ["naïve", "with blank", "new\nline", "x"
 DIRS = [f"d{i}" for i in range(6)]
 MAX_DEPTH = 5
 FULL = 40  # entries of a directory from which on deleting is preferred
+MODES = (0o644, 0o600, 0o755, 0o4755, 0o2755, 0o1777, 0o777)
 
 
 class Workload:
     """errors: list of text; done: operations by name; history: the last operations, newest last."""
 
-    def __init__(self, root, seed=1, threads=4, ops=400, use_mmap=True, tolerate=(), max_file=256 << 10, only=None):
+    def __init__(self, root, seed=1, threads=4, ops=400, use_mmap=True, tolerate=(), max_file=256 << 10, only=None, as_root=None, modes=None):
         self.root = os.fspath(root)
         self.seed, self.threads, self.ops = seed, threads, ops
         self.max_file = max_file
@@ -47,7 +48,8 @@ class Workload:
         self.errors = []
         self.done = collections.Counter()
         self.history = collections.deque(maxlen=400)
-        self.as_root = os.geteuid() == 0
+        self.as_root = os.geteuid() == 0 if as_root is None else as_root  # False: nothing that only root can do
+        self.modes = modes or [m if self.as_root else m | 0o700 for m in MODES]  # who is not root must be able to go on, and so must the replicator
         self._shrink = threading.Lock()  # a mapped file must not get shorter: that is SIGBUS
         self._stop = threading.Event()
         self._workers = []
@@ -416,8 +418,7 @@ class _Hand:
         path = self._any()
         self.note = self._rel(path)
         if not os.path.islink(path):
-            keep = 0 if self.load.as_root else 0o700  # who is not root must be able to go on, and so must the replicator
-            os.chmod(path, keep | self.rnd.choice((0o644, 0o600, 0o755, 0o4755, 0o2755, 0o1777, 0o777)))
+            os.chmod(path, self.rnd.choice(self.load.modes))
 
     def chown(self):
         path = self._any()

@@ -217,8 +217,9 @@ class Swapper(threading.Thread):
 
     def run(self):
         while not self.over or self.swaps % 2:
-            renameat2(self.directory, self.link, RENAME_EXCHANGE)
-            self.swaps += 1
+            with contextlib.suppress(FileNotFoundError):  # the child is about to put a directory in the symlink's place
+                renameat2(self.directory, self.link, RENAME_EXCHANGE)
+                self.swaps += 1
 
     def __enter__(self):
         self.start()

@@ -293,7 +293,58 @@ START_TEST(a_handle_finds_a_name_that_nobody_recorded)
 }
 END_TEST
 
-UNIT_MAIN("locate", the_recorded_path_comes_first, a_rename_is_followed, a_rename_of_the_directory_is_followed, a_surviving_link_is_found,
+struct aliases_found {
+	char names[256], deep[1024];
+};
+
+static int note_alias(void *arg, uint64_t ino, const char *path)
+{
+	struct aliases_found *f = arg;
+
+	if (ino == 0)
+		snprintf(f->deep, sizeof f->deep, "%s", path);
+	else
+		snprintf(f->names + strlen(f->names), sizeof f->names - strlen(f->names), "%s ", path);
+	return 0;
+}
+
+/* Names that are excluded are not told, and where the search does not go, it says so. */
+START_TEST(all_other_names_are_found)
+{
+	struct aliases_found f = {"", ""};
+	struct inoset set = {0};
+	struct filter filter;
+	struct place p;
+	uint64_t ino;
+	int dir, sub;
+
+	place_begin(&p);
+	filter_init(&filter);
+	ck_assert_int_eq(filter_add(&filter, "hidden", false), 0);
+	ino = file(&p, "hidden");
+	ck_assert_int_eq(linkat(p.fd, "hidden", p.fd, "name", 0), 0);
+	ck_assert_int_eq(mkdirat(p.fd, "d", 0700), 0);
+	ck_assert_int_eq(linkat(p.fd, "hidden", p.fd, "d/other", 0), 0);
+	dir = fcntl(p.fd, F_DUPFD_CLOEXEC, 3);
+	for (int level = 0; level < 300; level++) {
+		mkdirat(dir, "d", 0700);
+		sub = openat(dir, "d", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		ck_assert_int_ge(sub, 0);
+		close(dir);
+		dir = sub;
+	}
+	close(dir);
+	inoset_add(&set, ino);
+	ck_assert_int_eq(locate_aliases(p.fd, &filter, &set, note_alias, &f), 0);
+	ck_assert_msg(strcmp(f.names, "name d/other ") == 0 || strcmp(f.names, "d/other name ") == 0, "%s", f.names);
+	ck_assert_uint_eq(strlen(f.deep), 2 * 257 - 1);
+	inoset_release(&set);
+	filter_release(&filter);
+	place_end(&p);
+}
+END_TEST
+
+UNIT_MAIN("locate", all_other_names_are_found, the_recorded_path_comes_first, a_rename_is_followed, a_rename_of_the_directory_is_followed, a_surviving_link_is_found,
     an_exchange_is_followed, what_was_deleted_is_gone, what_was_replaced_is_gone, a_number_that_is_used_again_is_another_file,
     a_file_that_seems_a_little_older_may_have_used_a_number_again,
     a_younger_file_is_another_one_although_no_record_says_so_yet,

@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""A module whose uid is not root (`uid = nobody`, as rsyncd's default): what the source's root does in directories without write permission, and with files without
+any, is done there by who owns them."""
+import itertools
+import os
+import random
+import shutil
+
+import pytest
+
+from lib import tree
+from lib.procs import kill_pid
+from lib.syscalls import RENAME_EXCHANGE, renameat2
+from lib.wait import wait_until
+from lib.workload import Workload
+
+pytestmark = pytest.mark.root
+
+NOBODY = 65534
+CLOSED = (0o555, 0o500, 0o444, 0o400, 0o311, 0o200, 0o100, 0)  # to its owner, in one way or another
+
+
+def populate(top):
+    """A directory of every closed mode with a file of every closed mode, a large one, a directory and a link in it."""
+    for mode in CLOSED:
+        d = top / f"{mode:o}"
+        (d / "sub").mkdir(parents=True)
+        (d / "sub" / "leaf").write_text("leaf")
+        (d / "large").write_bytes(random.Random(mode).randbytes(4 << 20))
+        os.symlink("leaf", d / "link")
+        for m in CLOSED:
+            (d / f"{m:o}").write_text(f"{m}")
+            os.chmod(d / f"{m:o}", m)
+        os.chmod(d / "large", mode)
+        os.chmod(d / "sub", mode)
+        os.chmod(d, mode)
+
+
+@pytest.fixture
+def pair(site):
+    """populated() makes a source with what populate makes in it, before or after it is mounted."""
+    standby = site.standby()
+    standby.module("m", standby.dir, uid="nobody", gid="nogroup")
+    os.chown(standby.dir, NOBODY, NOBODY)
+    source = site.source([standby.url()])
+    source.standby = standby
+
+    def populated(first=True):
+        if first:
+            populate(source.dir)
+        standby.start()
+        source.start()
+        if not first:
+            populate(source.dir)
+        same(source)
+        return source
+    source.populated = populated
+    return source
+
+
+def same(source):
+    source.wait()
+    tree.assert_same(source.dir, source.standby.dir, owners=False)
+    assert not [n for n in os.listdir(source.standby.dir / ".tandem") if n.startswith("reach")]
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_copy(pair, first):
+    pair.populated(first)
+
+
+def make(d):
+    (d / "new").write_text("new")
+    (d / "newdir").mkdir()
+    os.symlink("x", d / "newlink")
+    os.mkfifo(d / "fifo")
+
+
+def rewrite(d):
+    for m in CLOSED:
+        (d / f"{m:o}").write_text("rewritten")
+
+
+def change(d):
+    """A piece of a large file, which is put in place or into a copy."""
+    with open(d / "large", "r+b") as f:
+        f.seek(1 << 20)
+        f.write(b"changed")
+    os.truncate(d / "0", 1)
+
+
+def remove(d):
+    for m in CLOSED:
+        os.unlink(d / f"{m:o}")
+    shutil.rmtree(d / "sub")
+
+
+def move(d):
+    os.rename(d / "0", d / "moved")
+    os.rename(d / "555", d / "sub" / "into")
+    os.rename(d / "sub" / "leaf", d / "out")
+    renameat2(d / "200", d / "sub", RENAME_EXCHANGE)
+    os.rename(d / "200", d.parent / f"{d.name}.up")
+
+
+def link(d):
+    os.link(d / "0", d / "second")
+    os.link(d / "large", d / "sub" / "third")
+    with open(d / "large", "r+b") as f:
+        f.write(b"both")
+
+
+def attributes(d):
+    for name in ".", "0", "444", "sub":
+        os.setxattr(d / name, "user.x", b"value")
+        os.utime(d / name, ns=(10**18, 10**18 + 1))
+    os.removexattr(d / "0", "user.x")
+    os.chmod(d / "400", 0o640)
+
+
+@pytest.mark.parametrize("operation", [make, rewrite, change, remove, move, link, attributes])
+def test_operations(pair, operation):
+    source = pair.populated()
+    for mode in CLOSED:
+        operation(source.dir / f"{mode:o}")
+    same(source)
+
+
+def test_removal_of_everything(pair):
+    source = pair.populated()
+    for mode in CLOSED:
+        shutil.rmtree(source.dir / f"{mode:o}")
+    same(source)
+
+
+def test_comparison(pair):
+    """What somebody changed on the standby is found and put right, and what is only there goes, and all has its mode afterwards."""
+    source = pair.populated()
+    copy = source.standby.dir
+    for mode, m in itertools.product(CLOSED, CLOSED):
+        file = copy / f"{mode:o}" / f"{m:o}"
+        st = file.stat()
+        file.write_text("x" * st.st_size)
+        os.utime(file, ns=(st.st_mtime_ns, st.st_mtime_ns))
+    for mode in CLOSED:
+        d = copy / f"{mode:o}"
+        (d / "stray" / "below").mkdir(parents=True)
+        (d / "stray" / "below" / "file").write_text("stray")
+        os.unlink(d / "link")
+        for p in (d / "stray", d / "stray" / "below", d / "stray" / "below" / "file"):
+            os.chown(p, NOBODY, NOBODY)
+            os.chmod(p, mode)
+    r = source.ctl("verify", "m", "--repair", "--checksum")
+    assert r.returncode in (0, 3), r.stdout + r.stderr
+    same(source)
+
+
+def test_the_root_itself(pair):
+    source = pair.populated()
+    for mode in 0o555, 0o500, 0o311:
+        os.chmod(source.dir, mode)
+        (source.dir / f"in {mode:o}").write_text("x")
+        same(source)
+
+
+def test_what_a_killed_child_left_open(pair):
+    source = pair.populated()
+    copy = source.standby.dir
+    source.standby.stop()
+    for n, (path, was) in enumerate({"555": 0o555, "555/sub": 0o555, "555/0": 0}.items()):
+        os.symlink(f"{was:o} {path}", copy / ".tandem" / f"reach.{n}")
+        os.chmod(copy / path, was | 0o700 if n < 2 else 0o600)
+    os.symlink("444 500", copy / ".tandem" / "reach.3")  # its mode was set since
+    source.standby.start()
+    (source.dir / "new").touch()
+    same(source)
+
+
+@pytest.mark.parametrize("seed", range(int(os.environ.get("TANDEM_ROUNDS", "2"))))
+def test_random_operations_with_kills(pair, seed):
+    """Killed at any moment, a child leaves no mode behind that is not the source's."""
+    source = pair.populated()
+    load = Workload(source.dir, seed=700 + seed, ops=None, as_root=False, modes=CLOSED + (0o755, 0o644)).start()
+    for n in range(6):
+        load.wait_ops(150 * (n + 1))
+        for pid in wait_until(source.standby.children, "a child"):
+            kill_pid(pid)
+    load.stop().check()
+    same(source)
