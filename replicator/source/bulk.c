@@ -397,10 +397,29 @@ int bulk_sent(struct bulk *b, uint64_t sent, uint64_t head)
 	return r;
 }
 
+/* The inode of the file at path if that is excluded and not its only name, or 0. */
+static uint64_t hidden_inode(const struct bulk *b, const char *path)
+{
+	const struct filter *f = &b->env.mirror->filter;
+	const char *base;
+	struct stat st;
+	int fd = f->n == 0 || !filter_excluded(f, path, false) ? -1 : path_open_parent(b->env.rootfd, path, &base), r;
+
+	if (fd < 0)
+		return 0;
+	r = fstatat(fd, base, &st, AT_SYMLINK_NOFOLLOW);
+	close(fd);
+	return r == 0 && !S_ISDIR(st.st_mode) && st.st_nlink > 1 ? st.st_ino : 0;
+}
+
 int bulk_recheck_entry(struct bulk *b, uint64_t seq, const char *path, unsigned flags)
 {
+	uint64_t hidden = hidden_inode(b, path);
 	int r = bulk_recheck(b, seq, path, flags);
 	char *parent;
+
+	if (hidden != 0)
+		bulk_aliases(b, seq, hidden);
 
 	if (r < 0 || path[0] == '\0')
 		return r;

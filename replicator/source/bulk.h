@@ -79,7 +79,8 @@ void bulk_aliases(struct bulk *b, uint64_t seq, uint64_t ino);
 void bulk_named(struct bulk *b);
 /* The same as bulk_recheck, for the content of inode ino that cannot be sent. */
 int bulk_left(struct bulk *b, uint64_t seq, uint64_t ino, const char *path, unsigned flags);
-/* The same as bulk_recheck, and the directory that holds it: its mtime may have changed without anything left to see in it. */
+/* The same as bulk_recheck, and the directory that holds it: its mtime may have changed without anything left to see in it. Of a file whose name path is
+ * excluded the other names. */
 int bulk_recheck_entry(struct bulk *b, uint64_t seq, const char *path, unsigned flags);
 /* Record seq, which changes path, was sent: see compare_changed. Returns 0 or -ENOMEM. */
 int bulk_changed(struct bulk *b, uint64_t seq, const char *path, unsigned flags, unsigned rounds);

@@ -110,7 +110,9 @@ static bool hidden(const struct session *s, const struct jrec *rec)
 {
 	const struct filter *f = &s->env->mirror->filter;
 
-	return f->n != 0 && (about_attributes(rec) || (rec->type == JT_CONTENT && rec->handle_len != 0)) && filter_excluded(f, rec->path, false);
+	bool file = about_attributes(rec) || (rec->type == JT_CONTENT && rec->handle_len != 0) || (rec->type == JT_RECHECK && rec->ino != 0);
+
+	return f->n != 0 && file && filter_excluded(f, rec->path, false);
 }
 
 static unsigned flags_of(const struct jrec *rec)

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """What the standby could not apply is corrected wherever it is by then, in the same connection and in the next one."""
+import contextlib
 import os
 import subprocess
 
@@ -251,4 +252,20 @@ def test_a_change_under_an_excluded_name_in_the_next_connection(pair_with):
     pair.source.wait_error("not permitted")
     pair.source.kill_replicator()
     refuse_changes(pair.copy / "file", False)
+    pair.same(exclude=["file.tmp"])
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_change_under_an_excluded_name_when_the_mount_is_killed(pair_with, gone):
+    """What is compared then has that name."""
+    pair = pair_with(source={"exclude": "*.tmp"})
+    (pair.dir / "file").write_bytes(b"old")
+    os.link(pair.dir / "file", pair.dir / "file.tmp")
+    pair.same(exclude=["file.tmp"])
+    with contextlib.suppress(OSError), open(pair.dir / "file.tmp", "r+b", buffering=0) as f:
+        f.write(b"new")
+        pair.source.perish()
+    if gone:
+        os.unlink(pair.dir / "file.tmp")
+    pair.source.start()
     pair.same(exclude=["file.tmp"])
