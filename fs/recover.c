@@ -192,21 +192,11 @@ static void carry(struct recovery *rc, const struct moved *m, const struct found
 	}
 }
 
-static uint64_t ino_at(int rootfd, const char *path, uint32_t *nlink)
+static uint64_t ino_at(int rootfd, const char *path)
 {
-	const char *base;
 	struct stat st;
-	int fd = path_open_parent(rootfd, path, &base), r;
 
-	if (fd < 0)
-		return 0;
-	r = fstatat(fd, base, &st, AT_SYMLINK_NOFOLLOW);
-	close(fd);
-	if (r < 0)
-		return 0;
-	if (nlink)
-		*nlink = (uint32_t)st.st_nlink;
-	return st.st_ino;
+	return path_stat(rootfd, path, &st) < 0 ? 0 : st.st_ino;
 }
 
 static struct jtime parent_mtime(int rootfd, const char *path)
@@ -235,11 +225,11 @@ static bool rename_done(const struct recovery *rc, const struct found *f)
 		if (m->seq > f->e.seq && strcmp(m->from, f->e.path) == 0 && strcmp(m->to, f->e.path2) == 0)
 			return false; /* recorded */
 	}
-	if (!f->e.ino || f->e.cut || ino_at(rootfd, f->path2, NULL) != f->e.ino)
+	if (!f->e.ino || f->e.cut || ino_at(rootfd, f->path2) != f->e.ino)
 		return false;
 	if (f->e.rflags & RENAME_EXCHANGE)
-		return f->e.ino2 && ino_at(rootfd, f->path, NULL) == f->e.ino2;
-	return ino_at(rootfd, f->path, NULL) != f->e.ino;
+		return f->e.ino2 && ino_at(rootfd, f->path) == f->e.ino2;
+	return ino_at(rootfd, f->path) != f->e.ino;
 }
 
 static void record_rename(struct recovery *rc, const struct found *f)

@@ -213,6 +213,18 @@ int path_open(int rootfd, const char *p, int flags)
 	return fd < 0 ? err : fd; /* cppcheck-suppress resourceLeak ; it is returned */
 }
 
+int path_stat(int rootfd, const char *p, struct stat *st)
+{
+	const char *base;
+	int dir = path_open_parent(rootfd, p, &base), err = 0;
+	if (dir < 0)
+		return dir;
+	if (fstatat(dir, base, st, AT_SYMLINK_NOFOLLOW))
+		err = -errno;
+	close(dir);
+	return err;
+}
+
 int path_make_parents(int rootfd, const char *p)
 {
 	size_t len = path_parent_len(p);

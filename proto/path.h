@@ -7,6 +7,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <sys/stat.h>
 
 #define PATH_LONGEST   65000 /* bytes; paths longer than PATH_MAX exist and are walked component-wise */
 #define PATH_PRIVATE   ".tandem"
@@ -41,6 +42,8 @@ int path_open_parent(int rootfd, const char *p, const char **base);
 /* Open p itself beneath rootfd, never through a symlink. flags as open(2); O_CLOEXEC|O_NOFOLLOW are
  * added. p "" opens the root. Returns a descriptor or -errno. */
 int path_open(int rootfd, const char *p, int flags);
+/* Look at p itself beneath rootfd, never through a symlink. Returns 0 or -errno, as path_open_parent and fstatat(2). */
+int path_stat(int rootfd, const char *p, struct stat *st);
 /* Make p's missing parent directories (mode 0700). Returns 0 or -errno. */
 int path_make_parents(int rootfd, const char *p);
 

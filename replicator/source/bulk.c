@@ -401,15 +401,11 @@ int bulk_sent(struct bulk *b, uint64_t sent, uint64_t head)
 static uint64_t hidden_inode(const struct bulk *b, const char *path)
 {
 	const struct filter *f = &b->env.mirror->filter;
-	const char *base;
 	struct stat st;
-	int fd = f->n == 0 || !filter_excluded(f, path, false) ? -1 : path_open_parent(b->env.rootfd, path, &base), r;
 
-	if (fd < 0)
+	if (f->n == 0 || !filter_excluded(f, path, false) || path_stat(b->env.rootfd, path, &st) < 0)
 		return 0;
-	r = fstatat(fd, base, &st, AT_SYMLINK_NOFOLLOW);
-	close(fd);
-	return r == 0 && !S_ISDIR(st.st_mode) && st.st_nlink > 1 ? st.st_ino : 0;
+	return !S_ISDIR(st.st_mode) && st.st_nlink > 1 ? st.st_ino : 0;
 }
 
 int bulk_recheck_entry(struct bulk *b, uint64_t seq, const char *path, unsigned flags)

@@ -46,16 +46,9 @@ bool del_explained(const struct compare *c, struct cjob *j)
 /* Ask the source itself whether a name is gone. Returns 1 gone, 0 there, or -errno: not known. */
 static int source_gone(struct compare *c, const char *path)
 {
-	const char *base;
 	struct stat st;
-	int fd = path_open_parent(c->env.rootfd, path, &base);
-	if (fd == -ENOENT || fd == -ENOTDIR || fd == -ELOOP)
-		return 1;
-	if (fd < 0)
-		return fd;
-	int r = fstatat(fd, base, &st, AT_SYMLINK_NOFOLLOW) == 0 ? 0 : errno == ENOENT ? 1 : -errno;
-	close(fd);
-	return r;
+	int err = path_stat(c->env.rootfd, path, &st);
+	return err == -ENOENT || err == -ENOTDIR || err == -ELOOP ? 1 : err;
 }
 
 /* Delete now, if the source still lacks it. */

@@ -134,15 +134,8 @@ static int entry_special(struct compare *c, struct celt *el, struct link_group *
 /* Is the leader's name still this inode at the source? */
 static bool leader_holds(struct compare *c, const struct link_group *g)
 {
-	const char *base;
 	struct stat st;
-	int fd = path_open_parent(c->env.rootfd, g->path, &base);
-	if (fd < 0)
-		return false;
-	bool same =
-	    fstatat(fd, base, &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_ino == g->ino && st.st_dev == g->dev;
-	close(fd);
-	return same;
+	return path_stat(c->env.rootfd, g->path, &st) == 0 && st.st_ino == g->ino && st.st_dev == g->dev;
 }
 
 static int put_link(struct compare *c, struct cnode *dir, const struct link_group *g, const char *path,

@@ -310,15 +310,8 @@ static int file_fail(struct compare *c, struct cfile *f, int err, const char *te
 /* Is the path still this file? */
 static bool file_in_place(struct compare *c, const struct cfile *f)
 {
-	const char *base;
 	struct stat st;
-	int dir = path_open_parent(c->env.rootfd, f->path, &base);
-	if (dir < 0)
-		return false;
-	bool same = fstatat(dir, base, &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_ino == f->st.st_ino &&
-		    st.st_dev == f->st.st_dev;
-	close(dir);
-	return same;
+	return path_stat(c->env.rootfd, f->path, &st) == 0 && st.st_ino == f->st.st_ino && st.st_dev == f->st.st_dev;
 }
 
 /* Open the file; E_CHANGED if the path is another file by now. */

@@ -48,16 +48,9 @@ static int verify(int fd, uint64_t ino, struct stat *st)
 
 bool locate_is(int rootfd, const char *path, uint64_t ino)
 {
-	const char *base;
 	struct stat st;
-	int fd = path_open_parent(rootfd, path, &base);
-	bool is;
 
-	if (fd < 0)
-		return false;
-	is = fstatat(fd, base[0] != '\0' ? base : ".", &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_ino == ino;
-	close(fd);
-	return is;
+	return path_stat(rootfd, path, &st) == 0 && st.st_ino == ino;
 }
 
 int locate_path(int rootfd, const char *path, uint64_t ino, struct stat *st)

@@ -369,17 +369,11 @@ static bool aliased(const struct sender *s, size_t i)
 {
 	const struct wrec *e = window_at(s->w, i);
 	struct stat st;
-	const char *base;
 	size_t k;
-	int fd, r;
 
 	if (e->type == JT_CONTENT)
 		return e->linked;
-	fd = path_open_parent(s->env.rootfd, e->path, &base);
-	r = fd < 0 ? -1 : fstatat(fd, base, &st, AT_SYMLINK_NOFOLLOW);
-	if (fd >= 0)
-		close(fd);
-	if (r == 0 && st.st_ino == e->ino)
+	if (path_stat(s->env.rootfd, e->path, &st) == 0 && st.st_ino == e->ino)
 		return st.st_nlink > 1;
 	for (k = i + 1; k < window_count(s->w); k++) { /* it has lost that name: to a rename, which sees to it, or it had others */
 		const struct wrec *x = window_at(s->w, k);
