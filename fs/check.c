@@ -19,6 +19,7 @@
 
 #include "fs/identity.h"
 #include "fs/mount.h"
+#include "fs/mountinfo.h"
 #include "proto/err.h"
 #include "proto/fileio.h"
 
@@ -105,25 +106,26 @@ static int take_lock(const struct mirror *m, struct bedrock *b)
 	    pid[0] ? pid : "unknown", m->state_dir, m->name);
 }
 
+struct below {
+	const char *path;
+	bool found;
+};
+
+static bool look_below(void *arg, const struct mountinfo *m)
+{
+	struct below *b = arg;
+	size_t n = strlen(b->path);
+
+	b->found = strncmp(m->where, b->path, n) == 0 && m->where[n] == '/';
+	return !b->found;
+}
+
 static bool has_submounts(const char *path)
 {
-	size_t n = strlen(path);
-	char *line = NULL, *where;
-	size_t cap = 0;
-	bool found = false;
-	FILE *f = fopen("/proc/self/mountinfo", "re");
+	struct below b = {.path = path};
 
-	while (f && getline(&line, &cap, f) > 0) {
-		where = line;
-		for (int k = 0; k < 4 && where; k++)
-			where = strchr(where, ' ') ? strchr(where, ' ') + 1 : NULL;
-		if (where && strncmp(where, path, n) == 0 && where[n] == '/')
-			found = true;
-	}
-	free(line);
-	if (f)
-		fclose(f);
-	return found;
+	mountinfo_each(look_below, &b);
+	return b.found;
 }
 
 /* The mirror is not served (we hold its lock), so a mount of ours over the source is a dead one. It stays until ours

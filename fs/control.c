@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "fs/dirty.h"
@@ -167,10 +168,13 @@ static void client_read(struct tfs *fs, struct client *c)
 
 static void client_accept(struct control *ct)
 {
+	const struct timespec pause = {.tv_nsec = 20000000};
 	int fd = accept4(ct->listenfd, NULL, NULL, SOCK_CLOEXEC); /* cppcheck-suppress nullPointer ; the address is not wanted */
 
-	if (fd < 0)
+	if (fd < 0) {
+		nanosleep(&pause, NULL); /* without descriptors it would be asked for again at once */
 		return;
+	}
 	for (int n = 0; n < CLIENTS; n++) {
 		if (ct->clients[n].fd >= 0)
 			continue;

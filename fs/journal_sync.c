@@ -20,14 +20,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
-#include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include "fs/mountinfo.h"
 #include "proto/clock.h"
 #include "proto/err.h"
 
@@ -202,22 +201,26 @@ int sync_write_fds(int segment, int file)
 	return sync_file_range(segment, 0, 0, SYNC_FILE_RANGE_WRITE_AND_WAIT);
 }
 
+struct disk {
+	dev_t dev;
+	bool is_ext4;
+};
+
+static bool look(void *arg, const struct mountinfo *m)
+{
+	struct disk *d = arg;
+	if (m->dev != d->dev)
+		return true;
+	d->is_ext4 = strcmp(m->type, "ext4") == 0 && !strstr(m->super, "data=journal");
+	return false;
+}
+
 /* Whether this is an ext4 that writes files' bytes in place: not data=journal. */
 static bool is_ext4(dev_t dev)
 {
-	FILE *f = fopen("/proc/self/mountinfo", "re");
-	char *line = NULL;
-	size_t cap = 0;
-	unsigned major, minor;
-	bool found = false;
-	while (f && !found && getline(&line, &cap, f) > 0) {
-		if (sscanf(line, "%*d %*d %u:%u", &major, &minor) == 2 && makedev(major, minor) == dev)
-			found = strstr(line, " - ext4 ") && !strstr(line, "data=journal");
-	}
-	free(line);
-	if (f)
-		fclose(f);
-	return found;
+	struct disk d = {.dev = dev};
+	mountinfo_each(look, &d);
+	return d.is_ext4;
 }
 
 /* Whether a sync of a file on the journal's own file system makes everything appended so far durable, once it is written. */

@@ -13,6 +13,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "fs/mountinfo.h"
+
 extern char **environ;
 
 /* An ordinary user unmounts through the set-uid helper. */
@@ -37,48 +39,24 @@ int unmount_path(const char *path, bool lazy)
 	return umount2(path, UMOUNT_NOFOLLOW | (lazy ? MNT_DETACH : 0)) < 0 ? -errno : 0;
 }
 
-/* mountinfo escapes blanks and backslashes as \ooo. */
-static void unescape(char *s)
-{
-	char *out = s;
+struct ours {
+	const char *path;
+	bool is;
+};
 
-	for (; *s; s++) {
-		if (s[0] == '\\' && s[1] >= '0' && s[1] <= '3' && s[2] && s[3]) {
-			*out++ = (char)((s[1] - '0') << 6 | (s[2] - '0') << 3 | (s[3] - '0'));
-			s += 3;
-		} else {
-			*out++ = *s;
-		}
-	}
-	*out = '\0';
+static bool look(void *arg, const struct mountinfo *m)
+{
+	struct ours *o = arg;
+
+	if (strcmp(m->where, o->path) == 0) /* the last one mounted there counts */
+		o->is = strcmp(m->type, "fuse.tandemfs") == 0;
+	return true;
 }
 
 bool unmount_is_ours(const char *path)
 {
-	char *line = NULL, *where, *type;
-	bool ours = false;
-	size_t cap = 0;
-	FILE *f = fopen("/proc/self/mountinfo", "re");
+	struct ours o = {.path = path};
 
-	while (f && getline(&line, &cap, f) > 0) {
-		char *dash = strstr(line, " - ");
-
-		if (!dash)
-			continue;
-		type = dash + 3;
-		*dash = '\0';
-		where = line; /* id parent major:minor root WHERE options */
-		for (int n = 0; n < 4 && where; n++)
-			where = strchr(where, ' ') ? strchr(where, ' ') + 1 : NULL;
-		if (!where)
-			continue;
-		where[strcspn(where, " ")] = '\0';
-		unescape(where);
-		if (strcmp(where, path) == 0) /* the last one mounted there counts */
-			ours = strncmp(type, "fuse.tandemfs ", 14) == 0;
-	}
-	free(line);
-	if (f)
-		fclose(f);
-	return ours;
+	mountinfo_each(look, &o);
+	return o.is;
 }

@@ -587,7 +587,7 @@ static int copy_whole(int old, int fd, uint64_t size)
 	return 0;
 }
 
-static int clone_old(struct apply *a, int old, int fd, uint64_t size)
+static int clone_old(struct apply *a, int old, int fd, uint64_t size, bool copy)
 {
 	if (!a->no_clone && size) {
 		if (ioctl(fd, FICLONE, old) == 0)
@@ -596,7 +596,7 @@ static int clone_old(struct apply *a, int old, int fd, uint64_t size)
 			return -errno;
 		a->no_clone = true;
 	}
-	return size <= APPLY_CLONE_SMALL ? copy_whole(old, fd, size) : -EOPNOTSUPP;
+	return copy || size <= APPLY_CLONE_SMALL ? copy_whole(old, fd, size) : -EOPNOTSUPP;
 }
 
 /* Apply the pieces of a patch to fd. */
@@ -616,18 +616,18 @@ static int patch_pieces(struct transfer *t, int fd)
 }
 
 /* Build the patched version beside the old one and rename it. -EOPNOTSUPP: the file is large and cannot be
- * cloned. */
+ * cloned, and is not to be copied. */
 static int patch_aside(struct apply *a, struct transfer *t, const struct wop *op, struct dir *dir,
-		       const char *base, int old, uint64_t size)
+		       const char *base, int old, uint64_t size, bool copy)
 {
 	char name[32];
-	if (a->no_clone && size > APPLY_CLONE_SMALL)
+	if (a->no_clone && size > APPLY_CLONE_SMALL && !copy)
 		return -EOPNOTSUPP;
 	int fd = open_tmp(a, name, sizeof(name), 0600);
 	if (fd < 0)
 		return fd;
 	struct stat st;
-	int lacks = 0, err = clone_old(a, old, fd, size);
+	int lacks = 0, err = clone_old(a, old, fd, size, copy);
 	if (!err)
 		err = patch_pieces(t, fd);
 	if (!err && fstat(fd, &st))
@@ -656,15 +656,18 @@ static int commit_patch(struct apply *a, struct transfer *t, const struct wop *o
 	int old = node_open_file(dir->fd, base, O_RDONLY, &st);
 	if (old < 0 && old != -EACCES)
 		return old;
-	err = -EOPNOTSUPP;
-	if (old >= 0 && st.st_nlink == 1)
-		err = patch_aside(a, t, op, dir, base, old, (uint64_t)st.st_size);
+	bool alone = old >= 0 && st.st_nlink == 1;
+	uint64_t size = (uint64_t)st.st_size;
+	err = alone ? patch_aside(a, t, op, dir, base, old, size, false) : -EOPNOTSUPP;
+	if (err == -EOPNOTSUPP) {
+		err = t->file < 0 ? spill(a, t) : 0;
+		err = err ? err : in_place(a, t, op);
+		if (err == -ETXTBSY && alone) /* a program that runs: it keeps its version */
+			err = patch_aside(a, t, op, dir, base, old, size, true);
+	}
 	if (old >= 0)
 		close(old);
-	if (err != -EOPNOTSUPP)
-		return err;
-	err = t->file < 0 ? spill(a, t) : 0;
-	return err ? err : in_place(a, t, op);
+	return err;
 }
 
 static int commit(struct apply *a, struct transfer *t, const struct wop *op)

@@ -524,6 +524,23 @@ def test_a_file_that_has_an_excluded_name_too(pair_with, change, remove):
     pair.same(exclude=["file.tmp"])
 
 
+def test_a_change_of_a_program_that_runs_on_the_standby(pair):
+    """Nobody may write to it there; the running one keeps what it has."""
+    program = pair.dir / "program"
+    shutil.copy(shutil.which("sleep"), program)
+    os.truncate(program, 8 << 20)
+    pair.same()
+    running = subprocess.Popen([pair.copy / "program", "1000"])
+    try:
+        with open(program, "r+b") as f:
+            f.seek(4 << 20)
+            f.write(b"changed")
+        pair.same()
+    finally:
+        running.kill()
+        running.wait()
+
+
 def test_excluded_files_stay_here(pair_with):
     pair = pair_with(source={"exclude": ["*.tmp", "/cache/"]})
     (pair.dir / "a.tmp").write_text("x")
