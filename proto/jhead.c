@@ -38,11 +38,19 @@ static int open_head(int dirfd, int create, int *prot)
 	return fd < 0 ? -errno : fd; /* cppcheck-suppress resourceLeak ; it is returned */
 }
 
-/* The page is that of the file again: what the writer knows goes there, what readers know stays. */
+/* The page is that of the file again: what the writer knows goes there, what readers know stays. Where the file could not be read when it failed, the
+ * writer knows no more than how far he came, and nothing before the next boot is to rely on that. */
 static void mended(void *map, const void *was)
 {
 	struct jhead *h = map;
 	const struct jhead *w = was;
+	if (w->magic != JHEAD_MAGIC) {
+		memset(h->boot_id, 0, sizeof(h->boot_id));
+		atomic_store(&h->clean, 0);
+		atomic_store(&h->degraded, 1);
+		atomic_store(&h->committed_seq, w->committed_seq);
+		return;
+	}
 	memcpy(h->boot_id, w->boot_id, sizeof(h->boot_id));
 	h->mount_id = w->mount_id;
 	h->epoch = w->epoch;

@@ -11,7 +11,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "proto/fileio.h"
 #include "proto/filemap.h"
+#include "proto/jhead.h"
 #include "tests/unit/unit.h"
 
 #define PAGES   16
@@ -158,5 +160,40 @@ START_TEST(too_many_are_refused)
 }
 END_TEST
 
-UNIT_MAIN("filemap", store_into_a_cut_file_is_kept_until_it_is_mended, load_from_a_cut_file_gives_zeros, stores_of_many_threads_are_all_kept,
+/* Its disk could neither take the store nor give the page: what the file has is not overwritten with nothing. */
+START_TEST(a_head_page_that_could_not_be_read_is_not_lost)
+{
+	char top[256];
+	static uint8_t page[JHEAD_SIZE];
+	struct jhead *h;
+	unit_scratch(top);
+	int dir = open(top, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	ck_assert_int_eq(jhead_map(&h, dir, 1), 0);
+	h->magic = JHEAD_MAGIC;
+	h->epoch = 7;
+	atomic_store(&h->first_seq, 5);
+	atomic_store(&h->clean, 1);
+	atomic_store(&h->recover_ns, 9);
+	memcpy(page, h, sizeof(page));
+	int fd = openat(dir, JHEAD_NAME, O_RDWR | O_CLOEXEC);
+	ck_assert_int_eq(ftruncate(fd, 0), 0);
+	atomic_store(&h->committed_seq, 100);
+	ck_assert_uint_eq(h->magic, 0);
+	ck_assert_int_eq(fio_pwrite(fd, page, sizeof(page), 0), 0);
+	ck_assert(filemap_mend());
+	ck_assert_uint_eq(h->magic, JHEAD_MAGIC);
+	ck_assert_uint_eq(h->epoch, 7);
+	ck_assert_uint_eq(atomic_load(&h->first_seq), 5);
+	ck_assert_uint_eq(atomic_load(&h->recover_ns), 9);
+	ck_assert_uint_eq(atomic_load(&h->committed_seq), 100);
+	ck_assert_uint_eq(atomic_load(&h->clean), 0);
+	ck_assert_uint_eq(atomic_load(&h->degraded), 1);
+	jhead_unmap(h);
+	close(fd);
+	close(dir);
+	unit_remove(top);
+}
+END_TEST
+
+UNIT_MAIN("filemap", a_head_page_that_could_not_be_read_is_not_lost, store_into_a_cut_file_is_kept_until_it_is_mended, load_from_a_cut_file_gives_zeros, stores_of_many_threads_are_all_kept,
 	  other_maps_still_end_the_process, too_many_are_refused)
