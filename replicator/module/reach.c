@@ -56,7 +56,7 @@ static int open_node(int dirfd, const char *name, const struct stat *st)
 {
 	int type = S_ISDIR(st->st_mode) ? O_DIRECTORY : 0;
 	int fd = openat(dirfd, name, O_RDONLY | type | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
-	return fd < 0 ? -errno : fd;
+	return fd < 0 ? -errno : fd; /* cppcheck-suppress resourceLeak ; it is returned */
 }
 
 /* Change the mode of dirfd/name, whose path is the first len bytes of path. Returns a descriptor of it, which belongs to r, or -errno. */
