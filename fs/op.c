@@ -57,6 +57,21 @@ bool op_private(const struct tfs *fs, const struct inode *parent, const char *na
 	    ((parent == fs->tree.root && strcmp(name, PATH_PRIVATE) == 0) || (fs->nfs && path_name_silly(name)));
 }
 
+struct dirfd *op_parent(fuse_req_t req, struct worker *w, struct inode *parent, const char *name, int hidden)
+{
+	struct tfs *fs = tfs_of(req);
+	struct dirfd *dir = NULL;
+	int r = w ? 0 : -ENOMEM;
+
+	if (op_private(fs, parent, name))
+		r = -hidden;
+	if (r == 0)
+		r = dirfd_get(&fs->tree, parent, &dir);
+	if (r < 0)
+		op_reply(req, r);
+	return dir;
+}
+
 struct jtime op_jtime(const struct timespec *t)
 {
 	return (struct jtime){.sec = t->tv_sec, .nsec = (uint32_t)t->tv_nsec};

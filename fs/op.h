@@ -16,6 +16,8 @@ void op_done(struct tfs *fs, struct worker *w);
 
 /* Our own directory at the root: nobody sees or makes it. */
 bool op_private(const struct tfs *fs, const struct inode *parent, const char *name);
+/* The descriptor of parent, pinned, for an operation on (parent, name), or NULL, and then the reply was given: for our own directory hidden, an errno. */
+struct dirfd *op_parent(fuse_req_t req, struct worker *w, struct inode *parent, const char *name, int hidden);
 /* Modification time of an open (O_PATH) directory; zero when it cannot be read. */
 struct jtime op_mtime(int fd);
 struct jtime op_jtime(const struct timespec *t);

@@ -80,15 +80,9 @@ void op_lookup(fuse_req_t req, fuse_ino_t nodeid, const char *name)
 		return;
 	}
 	parent = tree_get(&fs->tree, nodeid);
-	if (op_private(fs, parent, name)) {
-		fuse_reply_err(req, ENOENT);
+	dir = op_parent(req, w, parent, name, ENOENT);
+	if (!dir)
 		return;
-	}
-	r = w ? dirfd_get(&fs->tree, parent, &dir) : -ENOMEM;
-	if (r < 0) {
-		op_reply(req, r);
-		return;
-	}
 	cred_remote(w, fuse_req_ctx(req));
 	r = look(fs, w, parent, dir->fd, name, &st, &i);
 	dirfd_put(&fs->tree, dir);

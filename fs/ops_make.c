@@ -71,20 +71,13 @@ static void do_make(fuse_req_t req, fuse_ino_t nodeid, const char *name, const s
 	struct worker *w = worker_get(fs);
 	struct inode *parent = tree_get(&fs->tree, nodeid), *i = NULL;
 	struct inflight_entry note = {.type = m->type};
-	struct dirfd *dir;
+	struct dirfd *dir = op_parent(req, w, parent, name, EPERM);
 	struct stat st;
 	bool doubt;
 	int r;
 
-	if (op_private(fs, parent, name)) {
-		fuse_reply_err(req, EPERM);
+	if (!dir)
 		return;
-	}
-	r = w ? dirfd_get(&fs->tree, parent, &dir) : -ENOMEM;
-	if (r < 0) {
-		op_reply(req, r);
-		return;
-	}
 	op_note(fs, w, &note, parent, name, NULL, NULL);
 	cred_caller(w, fuse_req_ctx(req));
 	r = make(dir->fd, name, m);

@@ -142,20 +142,13 @@ void op_create(fuse_req_t req, fuse_ino_t nodeid, const char *name, mode_t mode,
 	struct worker *w = worker_get(fs);
 	struct inode *parent = tree_get(&fs->tree, nodeid), *i = NULL;
 	struct inflight_entry note = {.type = JT_CREATE};
+	struct dirfd *dir = op_parent(req, w, parent, name, EPERM);
 	struct ofile *f = NULL;
-	struct dirfd *dir;
 	struct stat st;
 	int fd, r;
 
-	if (op_private(fs, parent, name)) {
-		fuse_reply_err(req, EPERM);
+	if (!dir)
 		return;
-	}
-	r = w ? dirfd_get(&fs->tree, parent, &dir) : -ENOMEM;
-	if (r < 0) {
-		op_reply(req, r);
-		return;
-	}
 	op_note(fs, w, &note, parent, name, NULL, NULL);
 	cred_caller(w, fuse_req_ctx(req));
 	fd = openat(dir->fd, name, flags_below(fs, fi->flags) | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode);

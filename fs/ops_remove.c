@@ -75,20 +75,13 @@ static void do_remove(fuse_req_t req, fuse_ino_t nodeid, const char *name, enum 
 	struct worker *w = worker_get(fs);
 	struct inode *parent = tree_get(&fs->tree, nodeid);
 	struct inflight_entry note = {.type = type};
-	struct dirfd *dir;
+	struct dirfd *dir = op_parent(req, w, parent, name, ENOENT);
 	struct victim v;
 	struct jtime pm;
 	int r;
 
-	if (op_private(fs, parent, name)) {
-		fuse_reply_err(req, ENOENT);
+	if (!dir)
 		return;
-	}
-	r = w ? dirfd_get(&fs->tree, parent, &dir) : -ENOMEM;
-	if (r < 0) {
-		op_reply(req, r);
-		return;
-	}
 	r = victim_open(fs, &v, parent, dir->fd, name);
 	op_note(fs, w, &note, parent, name, NULL, NULL);
 	cred_remote(w, fuse_req_ctx(req));
