@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <sys/xattr.h>
@@ -39,6 +40,24 @@ static int chmod_by_link(int dirfd, const char *name, mode_t mode, int tmpfd)
 	return err;
 }
 
+/* A directory that its owner may not read: by its descriptor's name in /proc. Where there is no /proc, we are in a root of our own, which a symlink that
+ * somebody puts in its place does not lead out of. */
+static int chmod_closed(int dirfd, const char *name, mode_t mode)
+{
+	struct stat mine, there;
+	char proc[32];
+	int fd = openat(dirfd, name, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), err;
+	if (fd < 0)
+		return -errno;
+	snprintf(proc, sizeof(proc), "/proc/self/fd/%d", fd);
+	if (fstat(fd, &mine) == 0 && stat(proc, &there) == 0 && mine.st_ino == there.st_ino && mine.st_dev == there.st_dev)
+		err = fchmodat(AT_FDCWD, proc, mode, 0) ? -errno : 0;
+	else
+		err = stat("/proc/self/fd", &there) == 0 ? -EACCES : fchmodat(dirfd, name, mode, 0) ? -errno : 0;
+	close(fd);
+	return err;
+}
+
 /* Kernels before 6.6: through a descriptor, for the types that can be opened without an effect. */
 static int chmod_by_open(int dirfd, const char *name, mode_t mode, int tmpfd)
 {
@@ -51,8 +70,10 @@ static int chmod_by_open(int dirfd, const char *name, mode_t mode, int tmpfd)
 	if (!S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode) && !S_ISFIFO(st.st_mode))
 		return chmod_by_link(dirfd, name, mode, tmpfd);
 	int fd = openat(dirfd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	if (fd < 0 && errno == EACCES)
+		return S_ISDIR(st.st_mode) ? chmod_closed(dirfd, name, mode) : chmod_by_link(dirfd, name, mode, tmpfd);
 	if (fd < 0)
-		return errno == EACCES && !S_ISDIR(st.st_mode) ? chmod_by_link(dirfd, name, mode, tmpfd) : -errno;
+		return -errno;
 	err = fchmod(fd, mode) ? -errno : 0;
 	close(fd);
 	return err;

@@ -8,6 +8,7 @@
 #include <stddef.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 
 #include "replicator/module/node.h"
 #include "tests/unit/unit.h"
@@ -80,6 +81,35 @@ START_TEST(every_type_gets_its_mode_on_an_old_kernel)
 }
 END_TEST
 
+/* In a process of its own, in a root of its own or not. */
+static int open_closed(struct rig *r, bool chrooted)
+{
+	struct stat st;
+	if (geteuid() == 0 && (fchown(r->root, 65534, 65534) || fchown(r->tmp, 65534, 65534) ||
+			       (chrooted && (fchdir(r->root) || chroot("."))) || setresuid(65534, 65534, 65534)))
+		return 2;
+	be_old();
+	if (mkdirat(r->root, "closed", 0) || node_chmod(r->root, "closed", 0755, r->tmp) || node_stat(r->root, "closed", &st))
+		return 3;
+	return (st.st_mode & 07777) == 0755 ? 0 : 4;
+}
+
+START_TEST(a_directory_closed_to_its_owner_gets_its_mode_on_an_old_kernel)
+{
+	for (int chrooted = 0; chrooted < 2; chrooted++) {
+		struct rig r;
+		int status;
+		begin(&r);
+		pid_t pid = fork();
+		if (pid == 0)
+			_exit(open_closed(&r, chrooted));
+		ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+		ck_assert_int_eq(status, 0);
+		end(&r);
+	}
+}
+END_TEST
+
 START_TEST(a_symlink_and_what_it_names_are_left_alone)
 {
 	struct rig r;
@@ -95,4 +125,4 @@ START_TEST(a_symlink_and_what_it_names_are_left_alone)
 }
 END_TEST
 
-UNIT_MAIN("entries", every_type_gets_its_mode, every_type_gets_its_mode_on_an_old_kernel, a_symlink_and_what_it_names_are_left_alone)
+UNIT_MAIN("entries", a_directory_closed_to_its_owner_gets_its_mode_on_an_old_kernel, every_type_gets_its_mode, every_type_gets_its_mode_on_an_old_kernel, a_symlink_and_what_it_names_are_left_alone)
