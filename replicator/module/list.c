@@ -39,7 +39,8 @@ struct list_job {
 	size_t len, at;	    /* bytes; of the next name */
 	bool begun;	    /* "." was sent */
 	const char *single; /* only this entry of fd is asked for; view into path */
-	struct reach *reach; /* not NULL: its entries are looked at with the permission that it gives */
+	struct reach *reach; /* gives permission for what is closed to its owner; may be NULL; borrowed */
+	bool closed;	     /* the directory is: its entries are looked at with that permission */
 	/* SUMS */
 	struct wsums_req q;
 	uint64_t size, off, end; /* bytes */
@@ -193,11 +194,10 @@ int list_begin(struct list_job **out, int rootfd, const struct filter *filter, s
 	j->filter = filter;
 	int (*begin)(struct list_job *, int) = single ? begin_single : begin_directory;
 	int err = begin(j, rootfd);
-	if (reach && (err == -EACCES || (!err && closed(j->fd)))) {
-		j->reach = reach;
-		if (err)
-			err = begin_reaching(j, begin, rootfd);
-	}
+	j->reach = reach;
+	j->closed = reach && (err == -EACCES || (!err && closed(j->fd)));
+	if (j->closed && err)
+		err = begin_reaching(j, begin, rootfd);
 	j->code = err ? code_of(err) : 0;
 	*out = j;
 	return 0;
@@ -253,13 +253,29 @@ int sums_begin(struct list_job **out, int rootfd, const struct filter *filter, s
 	return 0;
 }
 
+/* Read the attributes of an entry that its owner, who we are, may not read. */
+static int read_reaching(struct list_job *j, const char *name, struct buf *set)
+{
+	char path[PATH_LONGEST + PATH_NAME_MAX + 2];
+	unsigned before = j->reach->n;
+	bool itself = j->single || strcmp(name, ".") == 0;
+	int err = itself ? 0 : path_join(path, sizeof(path), j->path, name);
+	if (!err && reach_for(j->reach, itself ? j->path : path) > 0)
+		err = node_xattrs_read(j->fd, name, set);
+	reach_back(j->reach, before);
+	return err;
+}
+
 /* Digest of an entry's attributes; entries are reached by name, so that devices and links are not opened. */
-static uint64_t digest_of(int dirfd, const char *name)
+static uint64_t digest_of(struct list_job *j, const char *name)
 {
 	struct buf set;
 	uint64_t d = 0;
 	buf_init(&set, XATTR_SET_MAX);
-	if (node_xattrs_read(dirfd, name, &set) == 0)
+	int err = node_xattrs_read(j->fd, name, &set);
+	if (err == -EACCES && j->reach)
+		err = read_reaching(j, name, &set);
+	if (!err)
 		d = xattrs_digest(set.data, set.len);
 	buf_release(&set);
 	return d;
@@ -282,7 +298,7 @@ static bool put_entry(struct list_job *j, struct buf *out, const char *name, con
 	e.nlink = (uint32_t)st.st_nlink;
 	e.rdev = S_ISCHR(st.st_mode) || S_ISBLK(st.st_mode) ? st.st_rdev : 0;
 	e.blocks = S_ISREG(st.st_mode) ? (uint64_t)st.st_blocks : 0;
-	e.xdigest = digest_of(j->fd, name);
+	e.xdigest = digest_of(j, name);
 	if (S_ISLNK(st.st_mode)) {
 		ssize_t n = readlinkat(j->fd, name, target, PATH_MAX);
 		if (n < 0)
@@ -301,7 +317,7 @@ static int step_list(struct list_job *j, struct buf *out)
 	wlisting_put(out, &l);
 	if (j->code)
 		return out->err;
-	if (j->reach) {
+	if (j->closed) {
 		if (!j->single)
 			fstat(j->fd, &self);
 		reach_entries(j);
@@ -313,7 +329,7 @@ static int step_list(struct list_job *j, struct buf *out)
 		l.count += put_entry(j, out, j->names + j->at, j->names + j->at, 0);
 		j->at += strlen(j->names + j->at) + 1;
 	}
-	if (j->reach)
+	if (j->closed)
 		reach_end(j->reach);
 	l.last = j->at == j->len;
 	/* the head again, now with what follows it */

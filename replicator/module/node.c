@@ -142,9 +142,19 @@ int node_removexattr(int dirfd, const char *name, const char *xname)
 	return lremovexattr(name, xname) ? -errno : 0;
 }
 
+/* Say whether the owner, who we are, may not read: the values of "user." attributes are closed to him, too. */
+static bool closed_to_us(int dirfd, const char *name)
+{
+	struct stat st;
+	return geteuid() != 0 && node_stat(dirfd, name, &st) == 0 && (S_ISREG(st.st_mode) || S_ISDIR(st.st_mode)) &&
+	       st.st_uid == geteuid() && (st.st_mode & S_IRUSR) == 0;
+}
+
 int node_xattrs_read(int dirfd, const char *name, struct buf *out)
 {
 	int err = enter(dirfd);
+	if (!err && closed_to_us(dirfd, name))
+		return -EACCES;
 	return err ? err : xattrs_read(out, -1, AT_FDCWD, name);
 }
 

@@ -26,7 +26,8 @@ int node_open_file(int dirfd, const char *name, int flags, struct stat *st);
 /* Set or remove one extended attribute. They change the process's working directory. Return 0 or -errno. */
 int node_setxattr(int dirfd, const char *name, const char *xname, const void *val, size_t n);
 int node_removexattr(int dirfd, const char *name, const char *xname);
-/* Read the encoded attribute set (proto/xattrs.h) of an entry; make it exactly the given one. As above. */
+/* Read the encoded attribute set (proto/xattrs.h) of an entry; make it exactly the given one. As above; -EACCES, not a part, where its owner may not
+ * read it. */
 int node_xattrs_read(int dirfd, const char *name, struct buf *out);
 int node_xattrs_apply(int dirfd, const char *name, const void *set, size_t len);
 /* Say whether waiting may cure err: no space, a disk that fails or is read only, no descriptor or memory left. */

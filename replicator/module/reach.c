@@ -139,14 +139,19 @@ static void put_back(int fd, mode_t was, mode_t now)
 		fchmod(fd, was);
 }
 
-void reach_end(struct reach *r)
+void reach_back(struct reach *r, unsigned n)
 {
-	while (r->n > 0) {
+	while (r->n > n) {
 		r->n--;
 		put_back(r->v[r->n].fd, r->v[r->n].was, r->v[r->n].now);
 		close(r->v[r->n].fd);
 		unnote(r, r->n);
 	}
+}
+
+void reach_end(struct reach *r)
+{
+	reach_back(r, 0);
 }
 
 /* target: "MODE PATH". */

@@ -26,7 +26,9 @@ void reach_init(struct reach *r, int rootfd, int dirfd, int tmpfd);
 /* Get the permission for everything on the way to path, and for what is there. May be called for several paths. Returns 1 if anything was
  * changed, 0 if not (-EACCES then has another cause), or -errno. */
 int reach_for(struct reach *r, const char *path);
-/* Put the modes back that are still as reach_for left them: an operation may have set another one. */
+/* Put back what was changed since r->n was n, where the mode is still as reach_for left it: an operation may have set another one. */
+void reach_back(struct reach *r, unsigned n);
+/* Put back all of it. */
 void reach_end(struct reach *r);
 /* Put back what a child that was killed left changed. */
 void reach_recover(int rootfd, int dirfd, int tmpfd);

@@ -155,6 +155,24 @@ def test_comparison(pair):
     same(source)
 
 
+def test_attributes_of_what_its_owner_may_not_read(pair):
+    """They are compared, and stay with a file whose bytes alone are put right."""
+    source = pair.populated()
+    for m, d in itertools.product(CLOSED, (".", "0", "311")):
+        file = source.dir / d / f"with {m:o}"
+        file.write_text("text")
+        os.setxattr(file, "user.x", b"value")
+        os.chmod(file, m)
+        os.setxattr(source.dir / f"{m:o}", "user.x", b"value")
+    same(source)
+    r = source.ctl("verify", "m")
+    assert r.returncode == 0, r.stdout + r.stderr
+    for m in CLOSED:
+        (source.standby.dir / f"with {m:o}").write_text("else")
+    source.ctl("verify", "m", "--repair", "--checksum")
+    same(source)
+
+
 def test_the_root_itself(pair):
     source = pair.populated()
     for mode in 0o555, 0o500, 0o311:
