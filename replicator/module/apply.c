@@ -439,6 +439,27 @@ static int run(struct apply *a, const struct wop *op, const struct jrec *r)
 	}
 }
 
+/* The path that op gives a mode, or NULL. An access ACL has the owner's bits, too; those of a set of attributes are what the entry has. */
+static const char *gives_mode(const struct wop *op, const struct jrec *r)
+{
+	if (op->type == WOP_COMMIT)
+		return op->path;
+	if (op->type != WOP_REC)
+		return NULL;
+	switch (r->type) {
+	case JT_CREATE:
+	case JT_MKDIR:
+	case JT_MKNOD:
+		return r->path;
+	case JT_SETATTR:
+		return r->valid & JV_MODE ? r->path : NULL;
+	case JT_SETXATTR:
+		return strcmp(r->xname, "system.posix_acl_access") == 0 ? r->path : NULL;
+	default:
+		return NULL;
+	}
+}
+
 /* Once more with the permissions that the owner of the module's files can give himself. */
 static int run_reaching(struct apply *a, const struct wop *op, const struct jrec *r)
 {
@@ -450,6 +471,9 @@ static int run_reaching(struct apply *a, const struct wop *op, const struct jrec
 			changed = 1;
 	if (changed)
 		err = run(a, op, r);
+	const char *given = err ? NULL : gives_mode(op, r);
+	if (given)
+		reach_leave(&a->reach, given);
 	reach_end(&a->reach);
 	return err;
 }

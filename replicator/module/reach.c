@@ -139,6 +139,16 @@ static void put_back(int fd, mode_t was, mode_t now)
 		fchmod(fd, was);
 }
 
+void reach_leave(struct reach *r, const char *path)
+{
+	struct stat st, mine;
+	if (path_stat(r->rootfd, path, &st))
+		return;
+	for (unsigned i = 0; i < r->n; i++)
+		if (fstat(r->v[i].fd, &mine) == 0 && mine.st_dev == st.st_dev && mine.st_ino == st.st_ino)
+			r->v[i].was = r->v[i].now;
+}
+
 void reach_back(struct reach *r, unsigned n)
 {
 	while (r->n > n) {

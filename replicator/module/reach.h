@@ -26,6 +26,8 @@ void reach_init(struct reach *r, int rootfd, int dirfd, int tmpfd);
 /* Get the permission for everything on the way to path, and for what is there. May be called for several paths. Returns 1 if anything was
  * changed, 0 if not (-EACCES then has another cause), or -errno. */
 int reach_for(struct reach *r, const char *path);
+/* An operation has given what is at path its mode, which may be the one that reach_for gave it: it is not put back. */
+void reach_leave(struct reach *r, const char *path);
 /* Put back what was changed since r->n was n, where the mode is still as reach_for left it: an operation may have set another one. */
 void reach_back(struct reach *r, unsigned n);
 /* Put back all of it. */

@@ -5,6 +5,7 @@ import itertools
 import os
 import random
 import shutil
+import struct
 
 import pytest
 
@@ -118,7 +119,19 @@ def attributes(d):
     os.chmod(d / "400", 0o640)
 
 
-@pytest.mark.parametrize("operation", [make, rewrite, change, remove, move, link, attributes])
+def give(d):
+    """The modes that the standby gives for a while, here for good; and to what is changed in place, too."""
+    os.link(d / "large", d / "second")
+    for n in [*(f"{m:o}" for m in CLOSED), "large"]:
+        os.chmod(d / n, (d / n).stat().st_mode | 0o600)
+    os.chmod(d / "sub", (d / "sub").stat().st_mode | 0o700)
+    (d / "acl").touch()
+    os.chmod(d / "acl", 0o200)
+    acl = (1, 6, -1), (2, 4, 1000), (4, 0, -1), (16, 0, -1), (32, 0, -1)  # u::rw u:1000:r g::- m::- o::-
+    os.setxattr(d / "acl", "system.posix_acl_access", struct.pack("<I", 2) + b"".join(struct.pack("<HHi", *e) for e in acl))
+
+
+@pytest.mark.parametrize("operation", [make, rewrite, change, remove, move, link, attributes, give])
 def test_operations(pair, operation):
     source = pair.populated()
     for mode in CLOSED:
