@@ -241,14 +241,45 @@ static void remove_log(struct redo *r, uint64_t number)
 	unlinkat(r->fd, name, 0);
 }
 
-/* Apply one committed log if its path still names its inode. Returns 0 also when there is nothing to do any
- * more. */
-static int replay(struct redo *r, int rootfd, uint64_t number, const char *suffix)
+static int open_target(int rootfd, const char *path, struct stat *st)
+{
+	const char *base;
+	int dirfd = path_open_parent(rootfd, path, &base);
+	if (dirfd < 0)
+		return dirfd;
+	int fd = node_open_file(dirfd, base, O_RDWR, st);
+	close(dirfd);
+	return fd;
+}
+
+/* Make the change of log if its path still names its inode. */
+static int change(const struct redo_log *log, int rootfd, int datafd)
+{
+	struct stat st;
+	int target = open_target(rootfd, log->path, &st);
+	if (target < 0)
+		return target;
+	int err = st.st_ino == log->ino ? redo_apply(log, datafd, target) : 0;
+	close(target);
+	return err;
+}
+
+/* The same with the permissions that the owner of the module's files can give himself. */
+static int change_reaching(const struct redo_log *log, int rootfd, struct reach *reach, int datafd)
+{
+	int err = reach_for(reach, log->path) > 0 ? change(log, rootfd, datafd) : -EACCES;
+	if (!err)
+		reach_leave(reach, log->path);
+	reach_end(reach);
+	return err;
+}
+
+/* Apply one committed log. Returns 0 also when there is nothing to do any more. */
+static int replay(struct redo *r, int rootfd, struct reach *reach, uint64_t number, const char *suffix)
 {
 	char name[32], *bytes;
 	size_t n;
 	struct redo_log log;
-	struct stat st;
 	log_name(name, number, suffix);
 	int err = fio_slurp(r->fd, name, REDO_LOG_MAX, &bytes, &n);
 	if (err)
@@ -258,18 +289,11 @@ static int replay(struct redo *r, int rootfd, uint64_t number, const char *suffi
 		free(bytes);
 		return err == -ENOMEM ? err : 0; /* torn by a power failure before it was committed */
 	}
-	const char *base;
-	int target = -1, dirfd = path_open_parent(rootfd, log.path, &base);
-	if (dirfd >= 0) {
-		target = node_open_file(dirfd, base, O_RDWR, &st);
-		close(dirfd);
-	}
 	log_name(name, number, ".data");
 	int datafd = openat(r->fd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-	if (target >= 0 && datafd >= 0 && st.st_ino == log.ino)
-		err = redo_apply(&log, datafd, target);
-	if (target >= 0)
-		close(target);
+	err = datafd < 0 ? -errno : change(&log, rootfd, datafd);
+	if (err == -EACCES && reach)
+		err = change_reaching(&log, rootfd, reach, datafd);
 	if (datafd >= 0)
 		close(datafd);
 	free(log.v);
@@ -334,16 +358,16 @@ static int scan(struct redo *r, struct found **list, size_t *n)
 	return err;
 }
 
-static int recover(struct redo *r, int rootfd, bool replay_all, const struct found *f)
+static int recover(struct redo *r, int rootfd, struct reach *reach, bool replay_all, const struct found *f)
 {
 	if (f->state & LOG_DONE) {
-		int err = replay_all ? replay(r, rootfd, f->number, ".done") : 0;
+		int err = replay_all ? replay(r, rootfd, reach, f->number, ".done") : 0;
 		if (!err)
 			redo_done(r, f->number);
 		return err;
 	}
 	if (f->state & LOG_COMMITTED) {
-		int err = replay(r, rootfd, f->number, "");
+		int err = replay(r, rootfd, reach, f->number, "");
 		if (!err)
 			redo_done(r, f->number);
 		r->replayed += !err;
@@ -353,7 +377,7 @@ static int recover(struct redo *r, int rootfd, bool replay_all, const struct fou
 	return 0;
 }
 
-int redo_init(struct redo *r, int fd, int rootfd, bool replay_all)
+int redo_init(struct redo *r, int fd, int rootfd, struct reach *reach, bool replay_all)
 {
 	struct found *list = NULL;
 	size_t n = 0;
@@ -366,7 +390,7 @@ int redo_init(struct redo *r, int fd, int rootfd, bool replay_all)
 		qsort(list, n, sizeof(*list), by_number);
 	for (size_t i = 0; !err && i < n; i++) {
 		r->next = list[i].number + 1;
-		err = recover(r, rootfd, replay_all, &list[i]);
+		err = recover(r, rootfd, reach, replay_all, &list[i]);
 	}
 	free(list);
 	return err;

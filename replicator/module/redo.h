@@ -20,6 +20,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include "proto/wire.h"
+#include "replicator/module/reach.h"
 
 struct redo_piece {
 	uint64_t off; /* bytes in the file */
@@ -51,8 +52,9 @@ struct redo {
 	uint32_t ndone, capdone;
 };
 
-/* Prepare; remove uncommitted data, finish committed logs. Returns 0 or -errno. */
-int redo_init(struct redo *r, int fd, int rootfd, bool replay_all);
+/* Prepare; remove uncommitted data, finish committed logs. reach gives permission for what is closed to its owner; may be NULL. Returns 0 or
+ * -errno. */
+int redo_init(struct redo *r, int fd, int rootfd, struct reach *reach, bool replay_all);
 void redo_release(struct redo *r);
 /* Make the data file of a new log. *number gets its number. Returns a descriptor or -errno. */
 int redo_create(struct redo *r, uint64_t *number);

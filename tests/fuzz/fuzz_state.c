@@ -96,7 +96,7 @@ static void redo(const struct at *at, struct input *in, bool mended)
 			scratch_write(fd, name, "new bytes of this file", 22, 0);
 		free(p);
 	}
-	if (redo_init(&r, fd, at->top, true) == 0) {
+	if (redo_init(&r, fd, at->top, NULL, true) == 0) {
 		uint64_t *done;
 		uint32_t n = redo_take_done(&r, &done);
 

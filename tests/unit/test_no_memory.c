@@ -324,7 +324,7 @@ static int read_redo(void *arg)
 {
 	int *fd = arg;
 	struct redo r;
-	int err = redo_init(&r, fd[0], fd[1], true);
+	int err = redo_init(&r, fd[0], fd[1], NULL, true);
 	redo_release(&r);
 	return err;
 }

@@ -38,14 +38,14 @@ static void begin(struct rig *r)
 	r->root = open(r->dir, O_RDONLY | O_DIRECTORY);
 	ck_assert_int_eq(mkdirat(r->root, "redo", 0700), 0);
 	r->fd = openat(r->root, "redo", O_RDONLY | O_DIRECTORY);
-	ck_assert_int_eq(redo_init(&r->redo, r->fd, r->root, false), 0);
+	ck_assert_int_eq(redo_init(&r->redo, r->fd, r->root, NULL, false), 0);
 	put(r->root, "file", "0123456789");
 }
 
 static void restart(struct rig *r, bool other_boot)
 {
 	redo_release(&r->redo);
-	ck_assert_int_eq(redo_init(&r->redo, r->fd, r->root, other_boot), 0);
+	ck_assert_int_eq(redo_init(&r->redo, r->fd, r->root, NULL, other_boot), 0);
 }
 
 static void end(struct rig *r)
@@ -213,6 +213,43 @@ START_TEST(a_log_cut_off_anywhere_is_not_believed)
 }
 END_TEST
 
+/* Who is not root, and owns the file and a directory on the way that is closed to him: their modes are as before, and as the log says. */
+START_TEST(what_is_closed_to_its_owner_is_done)
+{
+	struct rig r;
+	struct redo_log log;
+	struct reach reach;
+	struct stat st;
+	const char *own[] = {".", "redo", "d", "d/file"};
+	begin(&r);
+	int fd = spool(&r, &log);
+	log.path = (char *)(uintptr_t) "d/file";
+	log.no_owner = true;
+	log.attr.mode = 0100600;
+	ck_assert_int_eq(redo_commit(&r.redo, &log, fd), 0);
+	close(fd);
+	ck_assert_int_eq(mkdirat(r.root, "d", 0700) || renameat(r.root, "file", r.root, "d/file"), 0);
+	ck_assert_int_eq(fchmodat(r.root, "d/file", 0400, 0) || fchmodat(r.root, "d", 0, 0), 0);
+	bool root = geteuid() == 0;
+	for (size_t i = 0; root && i < sizeof(own) / sizeof(*own); i++)
+		ck_assert_int_eq(fchownat(r.root, own[i], 65534, 65534, 0), 0);
+	for (const char **n = (const char *[]){"redo/0000000000000001", "redo/0000000000000001.data", NULL}; root && *n; n++)
+		ck_assert_int_eq(fchownat(r.root, *n, 65534, 65534, 0), 0);
+	ck_assert_int_eq(root ? seteuid(65534) : 0, 0);
+	redo_release(&r.redo);
+	reach_init(&reach, r.root, r.root, r.fd);
+	ck_assert_int_eq(redo_init(&r.redo, r.fd, r.root, &reach, false), 0);
+	ck_assert_int_eq(root ? seteuid(0) : 0, 0);
+	ck_assert_int_eq(fstatat(r.root, "d", &st, 0), 0);
+	ck_assert_int_eq(st.st_mode & 07777, 0);
+	ck_assert_int_eq(fchmodat(r.root, "d", 0700, 0), 0);
+	ck_assert_str_eq(get(r.root, "d/file"), NEW);
+	ck_assert_int_eq(fstatat(r.root, "d/file", &st, 0), 0);
+	ck_assert_int_eq(st.st_mode, 0100600);
+	end(&r);
+}
+END_TEST
+
 /* A file in memory and one on a disk: the kernel copies nothing between them. */
 START_TEST(copies_cross_file_systems)
 {
@@ -232,4 +269,4 @@ END_TEST
 UNIT_MAIN("redo logs", what_was_not_committed_is_forgotten, what_was_committed_is_done,
 	  a_damaged_log_is_not_believed, another_inode_is_left_alone,
 	  a_finished_log_is_repeated_only_after_a_power_failure, what_lost_its_data_stops_nobody,
-	  a_log_cut_off_anywhere_is_not_believed, copies_cross_file_systems)
+	  a_log_cut_off_anywhere_is_not_believed, what_is_closed_to_its_owner_is_done, copies_cross_file_systems)

@@ -329,7 +329,7 @@ static void run(struct rig *r)
 	r->root = open(r->dir, O_RDONLY | O_DIRECTORY);
 	ck_assert_int_eq(mkdirat(r->root, "private", 0700), 0);
 	r->fd = openat(r->root, "private", O_RDONLY | O_DIRECTORY);
-	ck_assert_int_eq(redo_init(&r->redo, r->fd, r->root, false), 0);
+	ck_assert_int_eq(redo_init(&r->redo, r->fd, r->root, NULL, false), 0);
 	r->size[0] = 30000;
 	memset(r->want[0], 'o', r->size[0]);
 	put(r->root, "file", r->want[0], r->size[0]);
@@ -379,7 +379,7 @@ static void check(struct rig *r, int k)
 	struct position p;
 	make_again(r);
 	int err = position_load(r->fd, &p); /* before: redo_init takes away what is no log */
-	ck_assert_int_eq(redo_init(&r->redo, r->fd, r->root, true), 0);
+	ck_assert_int_eq(redo_init(&r->redo, r->fd, r->root, NULL, true), 0);
 	redo_release(&r->redo);
 	int v = version_of(r);
 	ck_assert_msg(v >= 0, "torn when cut before operation %d", k);
