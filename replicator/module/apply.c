@@ -718,6 +718,6 @@ int apply_init(struct apply *a, const struct apply_env *env, int dirfd, int redo
 	reach_init(&a->reach, env->rootfd, dirfd, env->tmpfd);
 	reach_recover(env->rootfd, dirfd, env->tmpfd);
 	clean_tmp(a);
-	int err = dirs_init(&a->dirs, env->rootfd, dirfd, restore);
+	int err = dirs_init(&a->dirs, env->rootfd, dirfd, &a->reach, restore);
 	return err ? err : redo_init(&a->redo, redofd, env->rootfd, &a->reach, replay_all);
 }

@@ -13,7 +13,7 @@
 
 #include "proto/path.h"
 
-int dirs_init(struct dirs *d, int rootfd, int touchedfd, bool restore)
+int dirs_init(struct dirs *d, int rootfd, int touchedfd, struct reach *reach, bool restore)
 {
 	memset(d, 0, sizeof(*d));
 	d->rootfd = rootfd;
@@ -22,7 +22,7 @@ int dirs_init(struct dirs *d, int rootfd, int touchedfd, bool restore)
 	if (err || touchedfd < 0)
 		return err;
 	if (restore) {
-		touched_restore(&d->touched, rootfd);
+		touched_restore(&d->touched, rootfd, reach);
 	} else {
 		d->touched.used = 1;
 		touched_forget(&d->touched);

@@ -26,9 +26,9 @@ struct dirs {
 	struct dir v[DIRS_MAX];
 };
 
-/* touchedfd is the directory of the file "touched", -1: none. What an earlier process left in it is restored if restore is set.
- * Returns 0 or -errno. */
-int dirs_init(struct dirs *d, int rootfd, int touchedfd, bool restore);
+/* touchedfd is the directory of the file "touched", -1: none. What an earlier process left in it is restored if restore is set;
+ * reach: as for touched_restore. Returns 0 or -errno. */
+int dirs_init(struct dirs *d, int rootfd, int touchedfd, struct reach *reach, bool restore);
 void dirs_release(struct dirs *d);
 /* Find or open the directory that holds path; *base gets the last component. The two directories asked for
  * last stay valid. Returns 0 or -errno as path_open_parent. */

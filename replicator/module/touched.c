@@ -45,7 +45,18 @@ static bool entry_get(const uint8_t *data, size_t n, struct entry *e)
 	return buf_get_u64(&b) == XXH3_64bits(data, e->size - 8);
 }
 
-static void set_back(int rootfd, const struct entry *e)
+static int open_dir(int rootfd, struct reach *reach, const char *path)
+{
+	int fd = path_open(rootfd, path, O_PATH | O_DIRECTORY);
+	if (fd == -EACCES && reach) {
+		reach_for(reach, path);
+		fd = path_open(rootfd, path, O_PATH | O_DIRECTORY);
+		reach_end(reach);
+	}
+	return fd;
+}
+
+static void set_back(int rootfd, struct reach *reach, const struct entry *e)
 {
 	char path[TOUCHED_PATH + 1];
 	struct timespec ts[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_sec = e->mtime.sec, .tv_nsec = e->mtime.nsec}};
@@ -54,7 +65,7 @@ static void set_back(int rootfd, const struct entry *e)
 		return;
 	memcpy(path, e->path, e->len);
 	path[e->len] = 0;
-	int fd = path_valid(path) ? path_open(rootfd, path, O_PATH | O_DIRECTORY) : -1;
+	int fd = path_valid(path) ? open_dir(rootfd, reach, path) : -1;
 	if (fd < 0)
 		return;
 	if (fstat(fd, &st) == 0 && st.st_ino == e->ino && utimensat(fd, ".", ts, AT_SYMLINK_NOFOLLOW))
@@ -86,7 +97,7 @@ void touched_forget(struct touched *t)
 	t->used = 0;
 }
 
-void touched_restore(struct touched *t, int rootfd)
+void touched_restore(struct touched *t, int rootfd, struct reach *reach)
 {
 	uint8_t *data = malloc(TOUCHED_SIZE);
 	size_t starts[TOUCHED_SIZE / (FIXED + 8)], n = 0, at = 0;
@@ -101,7 +112,7 @@ void touched_restore(struct touched *t, int rootfd)
 		}
 	/* of several entries of one directory the first has what it had before */
 	while (n > 0 && entry_get(data + starts[n - 1], TOUCHED_SIZE - starts[n - 1], &e)) {
-		set_back(rootfd, &e);
+		set_back(rootfd, reach, &e);
 		n--;
 	}
 	t->serial = first.serial + 1;

@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include "proto/jrec.h"
+#include "replicator/module/reach.h"
 
 #define TOUCHED_SIZE  65536u
 #define TOUCHED_PATH  4096u		   /* bytes; a longer path is not remembered */
@@ -24,8 +25,9 @@ struct touched {
 /* Open or make dirfd/touched. Returns 0 or -errno. */
 int touched_open(struct touched *t, int dirfd);
 void touched_close(struct touched *t);
-/* Set the directories back that an earlier process left, if their paths still lead to them; or forget them. */
-void touched_restore(struct touched *t, int rootfd);
+/* Set the directories back that an earlier process left, if their paths still lead to them; or forget them. reach gives permission for
+ * what is closed to its owner; may be NULL. */
+void touched_restore(struct touched *t, int rootfd, struct reach *reach);
 void touched_forget(struct touched *t);
 /* Remember a directory before it is changed: its path (len bytes, relative to the module), inode and mtime. */
 void touched_note(struct touched *t, const char *path, size_t len, uint64_t ino, struct jtime mtime);

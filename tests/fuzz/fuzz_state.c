@@ -131,9 +131,9 @@ static void touched(const struct at *at, struct input *in, bool mended)
 	scratch_write(at->private, "touched", file, sizeof(file), 0);
 	if (touched_open(&t, at->private) != 0)
 		abort();
-	touched_restore(&t, at->top);
+	touched_restore(&t, at->top, NULL);
 	touched_note(&t, "d", 1, at->ino, (struct jtime){1, 2});
-	touched_restore(&t, at->top);
+	touched_restore(&t, at->top, NULL);
 	touched_close(&t);
 }
 

@@ -12,6 +12,7 @@ struct rig {
 	char dir[256];
 	int root, own; /* the module, .tandem */
 	struct dirs dirs;
+	struct reach reach;
 };
 
 static void begin(struct rig *r)
@@ -20,7 +21,8 @@ static void begin(struct rig *r)
 	r->root = open(r->dir, O_RDONLY | O_DIRECTORY);
 	ck_assert_int_eq(mkdirat(r->root, "own", 0700), 0);
 	r->own = openat(r->root, "own", O_RDONLY | O_DIRECTORY);
-	ck_assert_int_eq(dirs_init(&r->dirs, r->root, r->own, false), 0);
+	reach_init(&r->reach, r->root, r->own, r->own);
+	ck_assert_int_eq(dirs_init(&r->dirs, r->root, r->own, &r->reach, false), 0);
 }
 
 static void end(struct rig *r)
@@ -39,7 +41,7 @@ static void kill_it(struct rig *r)
 		free(r->dirs.v[i].path);
 	}
 	touched_close(&r->dirs.touched);
-	ck_assert_int_eq(dirs_init(&r->dirs, r->root, r->own, true), 0);
+	ck_assert_int_eq(dirs_init(&r->dirs, r->root, r->own, &r->reach, true), 0);
 }
 
 static void make(struct rig *r, const char *name, int64_t mtime)
@@ -140,5 +142,30 @@ START_TEST(another_directory_of_the_name_is_left_alone)
 }
 END_TEST
 
+/* Who is not root, and owns all of it. */
+START_TEST(times_come_back_in_a_directory_closed_to_its_owner)
+{
+	struct rig r;
+	struct stat st;
+	const char *own[] = {".", "own", "own/touched", "a", "a/b"};
+	bool root = geteuid() == 0;
+	begin(&r);
+	make(&r, "a", 50);
+	make(&r, "a/b", 100);
+	put(&r, "a/b/f", 0);
+	for (size_t i = 0; root && i < sizeof(own) / sizeof(*own); i++)
+		ck_assert_int_eq(fchownat(r.root, own[i], 65534, 65534, 0), 0);
+	ck_assert_int_eq(fchmodat(r.root, "a", 0, 0), 0);
+	ck_assert_int_eq(root ? seteuid(65534) : 0, 0);
+	kill_it(&r);
+	ck_assert_int_eq(root ? seteuid(0) : 0, 0);
+	ck_assert_int_eq(fstatat(r.root, "a", &st, 0), 0);
+	ck_assert_int_eq(st.st_mode & 07777, 0);
+	ck_assert_int_eq(fchmodat(r.root, "a", 0700, 0), 0);
+	ck_assert_int_eq(mtime_of(&r, "a/b"), 100);
+	end(&r);
+}
+END_TEST
+
 UNIT_MAIN("directories of a batch", times_come_back_at_the_end, times_come_back_after_a_kill, what_was_set_back_stays,
-    another_directory_of_the_name_is_left_alone)
+    another_directory_of_the_name_is_left_alone, times_come_back_in_a_directory_closed_to_its_owner)
