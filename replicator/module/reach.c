@@ -186,6 +186,15 @@ static void recover(int rootfd, char *target)
 	close(dirfd);
 }
 
+/* Numbers are given up from the last one to the first. */
+bool reach_is_left(int dirfd)
+{
+	char name[NOTE_NAME_MAX];
+	struct stat st;
+	note_name(name, 0);
+	return node_stat(dirfd, name, &st) == 0;
+}
+
 /* What is deeper was changed later, and is reached only as long as what is above it is open. */
 void reach_recover(int rootfd, int dirfd, int tmpfd)
 {

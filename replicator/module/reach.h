@@ -8,6 +8,7 @@
 #ifndef TANDEM_MODULE_REACH_H
 #define TANDEM_MODULE_REACH_H
 
+#include <stdbool.h>
 #include <sys/types.h>
 
 #define REACH_MAX 64 /* modes changed at a time */
@@ -32,6 +33,8 @@ void reach_leave(struct reach *r, const char *path);
 void reach_back(struct reach *r, unsigned n);
 /* Put back all of it. */
 void reach_end(struct reach *r);
+/* Say whether a child that was killed left anything changed. */
+bool reach_is_left(int dirfd);
 /* Put back what a child that was killed left changed. */
 void reach_recover(int rootfd, int dirfd, int tmpfd);
 

@@ -9,7 +9,7 @@
  *   gone              reaped
  *
  * A child that was killed may leave a file half changed in place. It must not wait for the source, which may be gone for good: a
- * mending child, without a connection, finishes what the redo logs hold, after such an end and for every module at the start.
+ * mending child, without a connection, finishes what the redo logs hold and puts modes back, after such an end and for every module at the start.
  *
  * SIGHUP reads the configuration and reopens the log; running connections keep what they began with.
  *

@@ -372,13 +372,13 @@ void session_hello(struct session *s, struct buf *payload)
 
 /* --- without a connection --- */
 
-/* Say whether there are redo logs. */
-static bool has_logs(int rootfd)
+/* Say whether there are redo logs, or modes to be put back. */
+static bool is_left(int rootfd)
 {
 	int dirfd = open_dir(rootfd, PATH_PRIVATE, false);
 	int fd = dirfd < 0 ? -1 : open_dir(dirfd, "redo", false);
 	DIR *d = fd < 0 ? NULL : fdopendir(fd);
-	bool found = false;
+	bool found = dirfd >= 0 && reach_is_left(dirfd);
 	for (struct dirent *e; d && !found && (e = readdir(d));)
 		found = e->d_name[0] != '.';
 	if (d)
@@ -424,7 +424,7 @@ int session_mend(const struct session_env *env, const struct module_conf *m)
 	int err = session_wall(env);
 	close(env->stdir);
 	s->rootfd = open(m->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (s->rootfd < 0 || !has_logs(s->rootfd)) {
+	if (s->rootfd < 0 || !is_left(s->rootfd)) {
 		free(s);
 		return 0;
 	}

@@ -59,10 +59,14 @@ def pair(site):
     return source
 
 
+def left_open(source):
+    return [n for n in os.listdir(source.standby.dir / ".tandem") if n.startswith("reach")]
+
+
 def same(source):
     source.wait()
     tree.assert_same(source.dir, source.standby.dir, owners=False)
-    assert not [n for n in os.listdir(source.standby.dir / ".tandem") if n.startswith("reach")]
+    assert not left_open(source)
 
 
 @pytest.mark.parametrize("first", [True, False])
@@ -194,17 +198,25 @@ def test_the_root_itself(pair):
         same(source)
 
 
-def test_what_a_killed_child_left_open(pair):
+@pytest.mark.parametrize("comes_back", [True, False])
+def test_what_a_killed_child_left_open(pair, comes_back):
+    """It is put back also if the source does not come back."""
     source = pair.populated()
     copy = source.standby.dir
+    if not comes_back:
+        source.stop()
     source.standby.stop()
     for n, (path, was) in enumerate({"555": 0o555, "555/sub": 0o555, "555/0": 0}.items()):
         os.symlink(f"{was:o} {path}", copy / ".tandem" / f"reach.{n}")
         os.chmod(copy / path, was | 0o700 if n < 2 else 0o600)
     os.symlink("444 500", copy / ".tandem" / "reach.3")  # its mode was set since
     source.standby.start()
-    (source.dir / "new").touch()
-    same(source)
+    if comes_back:
+        (source.dir / "new").touch()
+        same(source)
+    else:
+        wait_until(lambda: not left_open(source), "nothing is open")
+        tree.assert_same(source.dir, copy, owners=False)
 
 
 @pytest.mark.parametrize("seed", range(int(os.environ.get("TANDEM_ROUNDS", "2"))))
