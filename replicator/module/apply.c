@@ -700,12 +700,10 @@ static void clean_tmp(struct apply *a)
 		return;
 	}
 	for (struct dirent *e; (e = readdir(d));) {
-		char path[PATH_NAME_MAX + 32];
 		if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
 			continue;
-		snprintf(path, sizeof(path), PATH_PRIVATE "/tmp/%s", e->d_name);
 		if (unlinkat(tmpfd, e->d_name, 0))
-			apply_rmtree(a, path);
+			apply_rmtmp(a, e->d_name);
 	}
 	closedir(d);
 }

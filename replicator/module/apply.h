@@ -120,5 +120,7 @@ int apply_transfer(struct apply *a, const struct wop *op);
 struct transfer *apply_transfer_find(struct apply *a, uint32_t xid);
 /* Remove an entry and everything below it: rmtree.c. Returns 0 or -errno. */
 int apply_rmtree(struct apply *a, const char *path);
+/* The same with a directory in tmp/, of which nothing is excluded, whatever it is called. */
+int apply_rmtmp(struct apply *a, const char *name);
 
 #endif

@@ -176,7 +176,6 @@ static void report(struct apply *a, int err)
 void newdir_place(struct apply *a)
 {
 	struct newdir *d = &a->newdir;
-	char path[PATH_NAME_MAX + 32];
 	if (!d->open)
 		return;
 	d->open = false;
@@ -188,8 +187,7 @@ void newdir_place(struct apply *a)
 	}
 	if (err) {
 		report(a, err);
-		snprintf(path, sizeof(path), PATH_PRIVATE "/tmp/%s", d->name);
-		apply_rmtree(a, path);
+		apply_rmtmp(a, d->name);
 	}
 	close(d->twin.fd);
 	free(d->twin.path);

@@ -28,6 +28,7 @@ struct level {
 struct walk {
 	struct apply *a;
 	int topfd; /* where deep directories are moved to: the module's tmp directory */
+	const struct filter *filter; /* what stays; NULL: nothing */
 	unsigned n;
 	unsigned count;
 	struct level v[RMTREE_DEPTH];
@@ -73,7 +74,7 @@ static int push(struct walk *w, int dirfd, const char *name)
 static int remove_entry(struct walk *w, const struct dirent *e)
 {
 	int fd = dirfd(w->v[w->n - 1].dir);
-	const struct filter *f = w->a->env.filter;
+	const struct filter *f = w->filter;
 	struct stat st;
 	bool is_dir = e->d_type == DT_DIR;
 	if (e->d_type == DT_UNKNOWN)
@@ -141,7 +142,7 @@ static int walk_tree(struct walk *w)
 	return w->kept;
 }
 
-/* Remove dirfd/name, which is a directory. */
+/* Remove dirfd/name, which is a directory. path: NULL where it is one of ours. */
 static int remove_dir(struct apply *a, int dirfd, const char *name, const char *path)
 {
 	struct walk *w = calloc(1, sizeof(*w));
@@ -149,7 +150,8 @@ static int remove_dir(struct apply *a, int dirfd, const char *name, const char *
 		return -ENOMEM;
 	w->a = a;
 	w->topfd = a->env.tmpfd;
-	snprintf(w->path, sizeof(w->path), "%s", path);
+	w->filter = path ? a->env.filter : NULL;
+	snprintf(w->path, sizeof(w->path), "%s", path ? path : "");
 	int err = push(w, dirfd, name);
 	if (!err)
 		err = walk_tree(w);
@@ -179,6 +181,22 @@ static int remove_moved(struct apply *a, uint64_t from)
 	return first;
 }
 
+static int remove_all(struct apply *a, int dirfd, const char *name, const char *path)
+{
+	uint64_t from = a->serial;
+	int err = remove_dir(a, dirfd, name, path);
+	if (a->serial > from) {
+		int moved = remove_moved(a, from);
+		err = err ? err : moved;
+	}
+	return err;
+}
+
+int apply_rmtmp(struct apply *a, const char *name)
+{
+	return remove_all(a, a->env.tmpfd, name, NULL);
+}
+
 int apply_rmtree(struct apply *a, const char *path)
 {
 	const char *base;
@@ -186,16 +204,11 @@ int apply_rmtree(struct apply *a, const char *path)
 	int fd = path_open_parent(a->env.rootfd, path, &base);
 	if (fd < 0)
 		return fd == -ENOENT ? 0 : fd;
-	uint64_t from = a->serial;
 	int err = node_stat(fd, base, &st);
 	if (!err && !S_ISDIR(st.st_mode))
 		err = unlinkat(fd, base, 0) ? -errno : 0;
 	else if (!err)
-		err = remove_dir(a, fd, base, path);
+		err = remove_all(a, fd, base, path);
 	close(fd);
-	if (a->serial > from) {
-		int moved = remove_moved(a, from);
-		err = err ? err : moved;
-	}
 	return err == -ENOENT ? 0 : err;
 }

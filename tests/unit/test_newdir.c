@@ -71,11 +71,16 @@ static void leaves_nothing(const struct rig *r)
 	closedir(d);
 }
 
-static void begin(struct rig *r)
+static void begin_with(struct rig *r, const char *keys)
 {
-	rig_init(r, "");
+	rig_init(r, keys);
 	r->xattrs = true;
 	rig_open(r);
+}
+
+static void begin(struct rig *r)
+{
+	begin_with(r, "");
 }
 
 static void stat_dir(const struct rig *r, const char *name, struct stat *st)
@@ -275,11 +280,11 @@ static void stop_aside(struct rig *r, char *name, size_t size)
 	ck_assert_msg(there == 0, "the files are made under their path at once");
 }
 
-START_TEST(a_killed_child_leaves_whole_files_and_nothing_else)
+static void kill_aside(const char *keys)
 {
 	struct rig r;
 	char name[16];
-	begin(&r);
+	begin_with(&r, keys);
 	stop_aside(&r, name, sizeof(name));
 	kill(r.child, SIGKILL);
 	rig_close(&r);
@@ -288,6 +293,19 @@ START_TEST(a_killed_child_leaves_whole_files_and_nothing_else)
 	ck_assert_int_eq(filled(&r, name, 20), 0);
 	leaves_nothing(&r);
 	rig_end(&r);
+}
+END_TEST
+
+START_TEST(a_killed_child_leaves_whole_files_and_nothing_else)
+{
+	kill_aside("");
+}
+END_TEST
+
+/* Patterns are about the module's files, also where they fit names of ours. */
+START_TEST(a_killed_child_leaves_nothing_where_such_names_are_excluded)
+{
+	kill_aside("exclude = tmp/ .*\n");
 }
 END_TEST
 
@@ -317,4 +335,5 @@ END_TEST
 UNIT_MAIN("new directories", new_directories_get_files_subdirectories_and_attributes, a_position_that_counts_on_it_shows_it,
 	  a_sync_shows_it, a_listing_shows_it, silence_shows_it, the_end_of_the_connection_shows_it, live_changes_in_it_come_in_order,
 	  a_file_that_comes_twice_is_the_second_one, a_killed_child_leaves_whole_files_and_nothing_else,
+	  a_killed_child_leaves_nothing_where_such_names_are_excluded,
 	  what_somebody_put_there_stays_and_is_reported)
