@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause
  * Removing a tree by descriptors. Depth is bounded by descriptors, not by recursion: below RMTREE_DEPTH
  * levels a subdirectory is moved up beside its ancestor's removal, so that a tree of any depth goes with a
- * fixed number of descriptors. */
+ * fixed number of descriptors. Where something may stay, which is to stay where it is, it gets a walk of its own instead, as long as
+ * there are descriptors. */
 #include "config.h"
 
 #include <dirent.h>
@@ -69,6 +70,29 @@ static int push(struct walk *w, int dirfd, const char *name)
 	return 0;
 }
 
+static int remove_dir(struct apply *a, int dirfd, const char *name, const char *path);
+
+static int remove_in_place(struct walk *w, int fd, const char *name)
+{
+	char *path = malloc(sizeof(w->path));
+	int err = !path ? -ENOMEM : path_join(path, sizeof(w->path), w->path, name) ? -ENOTEMPTY : remove_dir(w->a, fd, name, path);
+	free(path);
+	return err == -EMFILE ? -ENOTEMPTY : err; /* not to be waited for */
+}
+
+static int move_aside(struct walk *w, int fd, const char *name)
+{
+	char moved[32];
+	int err;
+	do { /* an earlier connection may have left some */
+		snprintf(moved, sizeof(moved), "rm%llu", (unsigned long long)++w->a->serial);
+		err = renameat(fd, name, w->topfd, moved) ? -errno : 0;
+		if (err == -EACCES && node_chmod(fd, name, S_IRWXU, w->topfd) == 0) /* its ".." changes */
+			err = renameat(fd, name, w->topfd, moved) ? -errno : 0;
+	} while (err == -ENOTEMPTY || err == -EEXIST);
+	return err;
+}
+
 /* Remove one entry of the level on top. Returns 0, or 1 when a level was pushed, or an error that ends the
  * walk. */
 static int remove_entry(struct walk *w, const struct dirent *e)
@@ -102,12 +126,7 @@ static int remove_entry(struct walk *w, const struct dirent *e)
 			w->kept = w->kept ? w->kept : err;
 		return err ? 0 : 1;
 	}
-	/* too deep: move it out of the way and remove it by a walk of its own */
-	char name[32];
-	snprintf(name, sizeof(name), "rm%llu", (unsigned long long)++w->a->serial);
-	int err = renameat(fd, e->d_name, w->topfd, name) ? -errno : 0;
-	if (err == -EACCES && node_chmod(fd, e->d_name, S_IRWXU, w->topfd) == 0) /* its ".." changes */
-		err = renameat(fd, e->d_name, w->topfd, name) ? -errno : 0;
+	int err = f && f->n ? remove_in_place(w, fd, e->d_name) : move_aside(w, fd, e->d_name);
 	w->kept = w->kept ? w->kept : err;
 	return 0;
 }
@@ -173,7 +192,7 @@ static int remove_moved(struct apply *a, uint64_t from)
 		snprintf(name, sizeof(name), "rm%llu", (unsigned long long)i + 1);
 		if (node_stat(a->env.tmpfd, name, &st))
 			continue;
-		int err = remove_dir(a, a->env.tmpfd, name, "");
+		int err = remove_dir(a, a->env.tmpfd, name, NULL);
 		if (err < E_FIRST)
 			return err;
 		first = first ? first : err;

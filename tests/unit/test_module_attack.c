@@ -425,6 +425,56 @@ START_TEST(a_deep_tree_is_removed_with_few_descriptors)
 }
 END_TEST
 
+START_TEST(what_is_excluded_stays_however_deep_it_is)
+{
+	struct rig r;
+	char path[240] = "t", keep[256];
+	rig_init(&r, "exclude = /t/**/keep\n");
+	rig_open(&r);
+	for (int i = 0; i < 100; i++) {
+		rig_simple(&r, JT_MKDIR, path, NULL);
+		strcat(path, "/d");
+	}
+	rig_simple(&r, JT_MKDIR, path, NULL);
+	rig_file(&r, 1, "t/d/goes", "goes", 4);
+	ck_assert(rig_send(&r));
+	ck_assert_int_eq(r.fails, 0);
+	snprintf(keep, sizeof(keep), "%s/keep", path);
+	rig_write(r.module, keep, "kept", 0600);
+	struct wop op = {.type = WOP_RMTREE, .path = "t"};
+	rig_op(&r, &op);
+	ck_assert(rig_send(&r));
+	ck_assert_int_eq(r.fails, 1);
+	ck_assert_str_eq(rig_text(&r, "module", keep), "kept");
+	ck_assert_str_eq(rig_text(&r, "module", "t/d/goes"), "");
+	rig_end(&r);
+}
+END_TEST
+
+/* Of a deep tree whose removal was cut off. */
+START_TEST(deep_trees_that_a_kill_left_go)
+{
+	struct rig r;
+	char path[300];
+	rig_init(&r, "");
+	rig_open(&r);
+	rig_close(&r);
+	for (int n = 1; n <= 3; n++) {
+		snprintf(path, sizeof(path), ".tandem/tmp/rm%d", n);
+		for (int i = 0; i < 100; i++) {
+			rig_mkdir(r.module, path);
+			strcat(path, "/d");
+		}
+	}
+	rig_open(&r);
+	for (int n = 1; n <= 3; n++) {
+		snprintf(path, sizeof(path), "%s/module/.tandem/tmp/rm%d", r.base, n);
+		ck_assert_msg(access(path, F_OK) != 0, "%s", path);
+	}
+	rig_end(&r);
+}
+END_TEST
+
 START_TEST(devices_and_fifos_are_never_opened)
 {
 	struct rig r;
@@ -857,7 +907,7 @@ UNIT_MAIN("module attack", an_honest_client_is_served, paths_that_are_none_end_t
 	  nothing_outside_is_read, a_symlink_at_the_end_is_itself_changed,
 	  no_attribute_is_set_through_a_symlink, only_removals_remove,
 	  a_directory_swapped_for_a_symlink_does_not_help, a_mirror_is_not_the_way_out_of_a_removed_tree,
-	  a_deep_tree_is_removed_with_few_descriptors, devices_and_fifos_are_never_opened,
+	  a_deep_tree_is_removed_with_few_descriptors, what_is_excluded_stays_however_deep_it_is, deep_trees_that_a_kill_left_go, devices_and_fifos_are_never_opened,
 	  sizes_beyond_reason_are_answered, open_transfers_are_limited, frames_come_in_their_state_only,
 	  a_read_only_module_is_not_written, an_address_that_is_not_allowed_is_told_so, code_within_the_handshake_gets_nowhere, the_child_is_confined,
 	  a_module_with_a_uid_keeps_no_owners, a_patch_keeps_the_names_of_one_file_together,
