@@ -22,6 +22,7 @@
 #define APPLY_MEM_TRANSFER  (256u << 10) /* bytes of one transfer kept in memory before it goes to a file */
 #define APPLY_MEM_TOTAL	    (16u << 20)	 /* bytes of all transfers kept in memory */
 #define APPLY_PIECES_MAX    (1u << 18)	 /* ranges of one WB_PATCH transfer after merging neighbours */
+#define APPLY_PIECES_TOTAL  (1u << 20)	 /* ranges of all transfers, in memory */
 #define APPLY_CLONE_SMALL                                                                                    \
 	(1u << 20) /* bytes: a WB_PATCH of a file up to this size is built aside by copying */
 
@@ -80,6 +81,7 @@ struct apply {
 	LIST_HEAD(, transfer) transfers;
 	uint32_t ntransfers;
 	uint64_t memory; /* bytes in all mem buffers */
+	uint64_t pieces; /* ranges that all transfers have room for */
 	uint64_t serial; /* names of temporary files */
 	bool no_clone;	 /* the file system has no FICLONE */
 	bool no_noreplace; /* it has no RENAME_NOREPLACE */

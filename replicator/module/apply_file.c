@@ -51,6 +51,14 @@ static void forget_memory(struct apply *a, struct transfer *t)
 	buf_init(&t->mem, APPLY_MEM_TRANSFER + WOP_DATA_MAX);
 }
 
+static void forget_pieces(struct apply *a, struct transfer *t)
+{
+	a->pieces -= t->cap;
+	free(t->v);
+	t->v = NULL;
+	t->n = t->cap = 0;
+}
+
 static void drop(struct apply *a, struct transfer *t)
 {
 	if (t->file >= 0)
@@ -62,11 +70,11 @@ static void drop(struct apply *a, struct transfer *t)
 	if (t->old >= 0)
 		close(t->old);
 	forget_memory(a, t);
+	forget_pieces(a, t);
 	buf_release(&t->mem);
 	LIST_REMOVE(t, link);
 	a->ntransfers--;
 	free(t->path);
-	free(t->v);
 	free(t);
 }
 
@@ -93,7 +101,7 @@ static int begin(struct apply *a, const struct wop *op)
 }
 
 /* Remember a range; neighbours in file and spool become one. */
-static int add_piece(struct transfer *t, uint64_t off, uint64_t len, uint64_t at, bool hole)
+static int add_piece(struct apply *a, struct transfer *t, uint64_t off, uint64_t len, uint64_t at, bool hole)
 {
 	struct redo_piece *last = t->n ? &t->v[t->n - 1] : NULL;
 	if (last && last->hole == hole && last->off + last->len == off &&
@@ -105,10 +113,13 @@ static int add_piece(struct transfer *t, uint64_t off, uint64_t len, uint64_t at
 		return WR_UNSUPPORTED;
 	if (t->n == t->cap) {
 		uint32_t cap = t->cap ? t->cap * 2 : 4;
+		if (a->pieces - t->cap + cap > APPLY_PIECES_TOTAL)
+			return WR_UNSUPPORTED;
 		struct redo_piece *v = realloc(t->v, cap * sizeof(*v));
 		if (!v)
 			return -ENOMEM;
 		t->v = v;
+		a->pieces += cap - t->cap;
 		t->cap = cap;
 	}
 	/* NOLINTNEXTLINE(clang-analyzer-core.NullDereference): n is below cap, so that there is an array */
@@ -155,7 +166,7 @@ static int spill_mode(struct apply *a, struct transfer *t, uint32_t mode)
 	if (t->mode == WB_NEW) {
 		err = write_pieces(t);
 		if (!err)
-			t->n = 0;
+			forget_pieces(a, t);
 	} else if (t->mem.len) {
 		err = fio_pwrite(t->file, t->mem.data, t->mem.len, 0);
 	}
@@ -169,12 +180,12 @@ static int spill(struct apply *a, struct transfer *t)
 	return spill_mode(a, t, 0600);
 }
 
-/* Where new bytes go: memory as long as they fit. */
+/* Where new bytes go: memory as long as they fit, and their ranges. */
 static int make_room(struct apply *a, struct transfer *t, uint64_t len)
 {
 	bool spilled = t->file >= 0 && t->mem.len == 0 && (t->mode == WB_PATCH || t->n == 0);
-	if (spilled ||
-	    (t->mem.len + len <= APPLY_MEM_TRANSFER && a->memory + len <= APPLY_MEM_TOTAL && t->file < 0))
+	bool crowded = t->mode == WB_NEW && t->n == t->cap && a->pieces + t->cap > APPLY_PIECES_TOTAL / 2;
+	if (spilled || (t->mem.len + len <= APPLY_MEM_TRANSFER && a->memory + len <= APPLY_MEM_TOTAL && t->file < 0 && !crowded))
 		return 0;
 	return spill(a, t);
 }
@@ -201,7 +212,7 @@ static int data(struct apply *a, struct transfer *t, const struct wop *op)
 			a->memory += op->dlen;
 	}
 	if (!err)
-		err = add_piece(t, op->off, op->dlen,
+		err = add_piece(a, t, op->off, op->dlen,
 				t->file >= 0 || t->mode == WB_PATCH ? t->spooled : t->mem.len - op->dlen,
 				false);
 	if (!err)
@@ -211,9 +222,12 @@ static int data(struct apply *a, struct transfer *t, const struct wop *op)
 
 static int hole(struct apply *a, struct transfer *t, const struct wop *op)
 {
+	int err = t->mode == WB_NEW ? make_room(a, t, 0) : 0;
+	if (err)
+		return err;
 	if (t->mode == WB_NEW && t->file >= 0 && t->n == 0)
 		return redo_punch(t->file, op->off, op->len);
-	return add_piece(t, op->off, op->len, 0, true);
+	return add_piece(a, t, op->off, op->len, 0, true);
 }
 
 /* Compare the local range with the sender's hash. */
@@ -262,7 +276,7 @@ static int copy_range(struct apply *a, struct transfer *t, const struct wop *op,
 	if (!err)
 		err = redo_copy(src, op->src, t->file, to, op->len);
 	if (!err && t->mode == WB_PATCH) {
-		err = add_piece(t, op->off, op->len, to, false);
+		err = add_piece(a, t, op->off, op->len, to, false);
 		t->spooled += op->len;
 	}
 	return err == -ENODATA ? WR_MISMATCH : err;
@@ -413,11 +427,11 @@ static int new_to_patch(struct apply *a, struct transfer *t, uint64_t size)
 		off_t stop = from < size ? lseek(t->file, (off_t)from, SEEK_HOLE) : (off_t)size;
 		uint64_t to = stop < 0 || (uint64_t)stop > size ? size : (uint64_t)stop;
 		if (from > off)
-			err = add_piece(t, off, from - off, 0, true);
+			err = add_piece(a, t, off, from - off, 0, true);
 		if (!err && to > from)
 			err = redo_copy(t->file, from, fd, at, to - from);
 		if (!err && to > from)
-			err = add_piece(t, from, to - from, at, false);
+			err = add_piece(a, t, from, to - from, at, false);
 		at += to - from;
 		off = to;
 	}

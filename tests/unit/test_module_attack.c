@@ -475,6 +475,57 @@ START_TEST(deep_trees_that_a_kill_left_go)
 }
 END_TEST
 
+/* The child's private memory, KiB. */
+static long memory_of(const struct rig *r)
+{
+	char path[64], line[256];
+	long kib = -1;
+	snprintf(path, sizeof(path), "/proc/%d/status", (int)r->child);
+	FILE *f = fopen(path, "r");
+	while (f && fgets(line, sizeof(line), f))
+		sscanf(line, "RssAnon: %ld", &kib);
+	if (f)
+		fclose(f);
+	return kib;
+}
+
+/* Every second byte, in as many transfers; returns how many failed. */
+static unsigned scatter(struct rig *r, enum wbegin_mode mode, uint32_t transfers, uint32_t ranges)
+{
+	char path[32];
+	for (uint32_t x = 1; x <= transfers; x++) {
+		snprintf(path, sizeof(path), "f%u", x);
+		struct wop op = {.type = WOP_BEGIN, .xid = x, .flags = mode, .path = path};
+		rig_op(r, &op);
+		for (uint32_t i = 0; i < ranges; i++) {
+			op = (struct wop){.type = WOP_DATA, .xid = x, .off = i * 2, .data = (const uint8_t *)"x", .dlen = 1};
+			rig_op(r, &op);
+			if (r->batch.len > FRAME_MAX / 2)
+				ck_assert(rig_send(r));
+		}
+	}
+	ck_assert(rig_send(r));
+	return r->fails;
+}
+
+START_TEST(ranges_of_open_transfers_are_limited)
+{
+	for (int k = 0; k < 2; k++) {
+		struct rig r;
+		rig_init(&r, "");
+		rig_open(&r);
+		unsigned failed = k ? scatter(&r, WB_PATCH, 36, 1u << 15) : scatter(&r, WB_NEW, 40, 1u << 14);
+		ck_assert_msg(k ? failed > 0 : failed == 0, "%u failed: %s", failed, r.text);
+		if (k)
+			ck_assert_uint_eq(r.fail_code, WR_UNSUPPORTED);
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+		ck_assert_int_lt(memory_of(&r), 48 << 10);
+#endif
+		rig_end(&r);
+	}
+}
+END_TEST
+
 START_TEST(devices_and_fifos_are_never_opened)
 {
 	struct rig r;
@@ -907,7 +958,7 @@ UNIT_MAIN("module attack", an_honest_client_is_served, paths_that_are_none_end_t
 	  nothing_outside_is_read, a_symlink_at_the_end_is_itself_changed,
 	  no_attribute_is_set_through_a_symlink, only_removals_remove,
 	  a_directory_swapped_for_a_symlink_does_not_help, a_mirror_is_not_the_way_out_of_a_removed_tree,
-	  a_deep_tree_is_removed_with_few_descriptors, what_is_excluded_stays_however_deep_it_is, deep_trees_that_a_kill_left_go, devices_and_fifos_are_never_opened,
+	  a_deep_tree_is_removed_with_few_descriptors, what_is_excluded_stays_however_deep_it_is, deep_trees_that_a_kill_left_go, ranges_of_open_transfers_are_limited, devices_and_fifos_are_never_opened,
 	  sizes_beyond_reason_are_answered, open_transfers_are_limited, frames_come_in_their_state_only,
 	  a_read_only_module_is_not_written, an_address_that_is_not_allowed_is_told_so, code_within_the_handshake_gets_nowhere, the_child_is_confined,
 	  a_module_with_a_uid_keeps_no_owners, a_patch_keeps_the_names_of_one_file_together,
