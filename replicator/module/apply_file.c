@@ -359,18 +359,6 @@ static void fill_log(struct redo_log *log, struct apply *a, const struct wop *op
 	};
 }
 
-/* An owner who is not root may lack the right to write to his own file. */
-static int open_target(struct apply *a, const char *path, struct stat *st)
-{
-	int fd = open_path(a, path, O_RDWR, st);
-	struct dir *dir;
-	const char *base;
-	if (fd != -EACCES || dirs_parent(&a->dirs, path, &dir, &base) ||
-	    node_chmod(dir->fd, base, (st->st_mode & 07777) | 0600, a->env.tmpfd))
-		return fd;
-	return open_path(a, path, O_RDWR, st);
-}
-
 /* Say whether the file system can share the bytes of file with another file. */
 static bool can_clone(struct apply *a, int file)
 {
@@ -390,7 +378,7 @@ static int in_place(struct apply *a, struct transfer *t, const struct wop *op)
 {
 	struct stat st;
 	struct redo_log log;
-	int target = open_target(a, op->path, &st);
+	int target = open_path(a, op->path, O_RDWR, &st);
 	if (target < 0)
 		return target;
 	fill_log(&log, a, op, &st);

@@ -279,6 +279,29 @@ def test_a_file_with_two_names_waits_whole_for_space(disk, disk_site, kind):
     tree.assert_same(source.dir, standby.dir)
 
 
+def test_a_file_closed_to_its_owner_has_its_mode_while_it_waits(disk, disk_site):
+    """It is changed in place by a child that is not root; who kills that meanwhile finds the mode of the old version with it."""
+    source, standby, d = pair_on(disk_site, disk, "standby", "128M", make=("-m", "0"))
+    standby.stop()
+    subprocess.run(["chown", "-R", "65534:65534", str(standby.dir)], check=True)
+    standby.modules["m"].update(uid=65534, gid=65534)
+    standby.start()
+    (source.dir / "a").write_bytes(b"old" * 1000)
+    os.chmod(source.dir / "a", 0o400)
+    os.link(source.dir / "a", source.dir / "b")
+    source.wait()
+    d.fill(leave=18 << 20)
+    assert source.ctl("pause", source.name).returncode == 0
+    with open(source.dir / "a", "r+b") as f:
+        f.write(b"new" * (5 << 20))
+    assert source.ctl("resume", source.name).returncode == 0
+    source.wait_error("no space|No space")
+    wait_until(lambda: (standby.dir / "a").stat().st_mode & 0o777 == 0o400, lambda: oct((standby.dir / "a").stat().st_mode), 5)
+    d.clear()
+    source.wait()
+    tree.assert_same(source.dir, standby.dir, owners=False)
+
+
 @pytest.mark.parametrize("kind", ["ext4", "xfs", "btrfs"])
 @pytest.mark.parametrize("where", ["source", "standby"])
 def test_times_of_exchanged_directories(disk, disk_site, where, kind):
