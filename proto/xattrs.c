@@ -347,6 +347,26 @@ int xattrs_apply(const void *set, size_t len, int fd, int dirfd, const char *nam
 	return first;
 }
 
+/* An ACL is u32 version, then u16 tag, u16 permissions, u32 id for each of its entries; all little-endian. */
+void xattrs_owner(uint8_t *set, size_t len, uint32_t mode)
+{
+	enum { HEAD = 4, ENTRY = 8, USER_OBJ = 1 };
+	struct buf b;
+	uint32_t n;
+
+	buf_view(&b, set, len);
+	for (unsigned left = buf_get_u16(&b); left > 0 && b.err == 0; left--) {
+		const char *name = buf_get_str(&b, NULL);
+		const uint8_t *value = buf_get_blob(&b, VALUE_MAX, &n);
+
+		if (value == NULL || strcmp(name, "system.posix_acl_access") != 0)
+			continue;
+		for (uint8_t *e = set + (value - set) + HEAD; (size_t)(e - value) + ENTRY <= n; e += ENTRY)
+			if (e[0] == USER_OBJ && e[1] == 0)
+				e[2] = mode >> 6 & 7;
+	}
+}
+
 uint64_t xattrs_digest(const void *set, size_t len)
 {
 	static const uint8_t none[2];

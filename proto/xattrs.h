@@ -20,6 +20,8 @@ int xattrs_read(struct buf *out, int fd, int dirfd, const char *name);
  * drops security.capability: chown before, chmod after. Returns 0 or the first -errno, after trying all; E_PROTO or E_LIMIT
  * for a damaged set, with nothing changed. */
 int xattrs_apply(const void *set, size_t len, int fd, int dirfd, const char *name);
+/* Give the access ACL of an encoded set, if it has one, the owner's permissions of mode, as chmod(2) would. */
+void xattrs_owner(uint8_t *set, size_t len, uint32_t mode);
 /* XXH3-64 of an encoded set; 0 for the empty set. */
 uint64_t xattrs_digest(const void *set, size_t len);
 

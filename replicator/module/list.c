@@ -266,8 +266,9 @@ static int read_reaching(struct list_job *j, const char *name, struct buf *set)
 	return err;
 }
 
-/* Digest of an entry's attributes; entries are reached by name, so that devices and links are not opened. */
-static uint64_t digest_of(struct list_job *j, const char *name)
+/* Digest of an entry's attributes; entries are reached by name, so that devices and links are not opened. mode is the one it has in truth: an ACL
+ * that was read while its owner had more permissions tells those. */
+static uint64_t digest_of(struct list_job *j, const char *name, mode_t mode)
 {
 	struct buf set;
 	uint64_t d = 0;
@@ -275,6 +276,8 @@ static uint64_t digest_of(struct list_job *j, const char *name)
 	int err = node_xattrs_read(j->fd, name, &set);
 	if (err == -EACCES && j->reach)
 		err = read_reaching(j, name, &set);
+	if (!err && geteuid() != 0)
+		xattrs_owner(set.data, set.len, mode);
 	if (!err)
 		d = xattrs_digest(set.data, set.len);
 	buf_release(&set);
@@ -298,7 +301,7 @@ static bool put_entry(struct list_job *j, struct buf *out, const char *name, con
 	e.nlink = (uint32_t)st.st_nlink;
 	e.rdev = S_ISCHR(st.st_mode) || S_ISBLK(st.st_mode) ? st.st_rdev : 0;
 	e.blocks = S_ISREG(st.st_mode) ? (uint64_t)st.st_blocks : 0;
-	e.xdigest = digest_of(j, name);
+	e.xdigest = digest_of(j, name, st.st_mode);
 	if (S_ISLNK(st.st_mode)) {
 		ssize_t n = readlinkat(j->fd, name, target, PATH_MAX);
 		if (n < 0)

@@ -13,7 +13,7 @@ from lib import tree
 from lib.procs import kill_pid
 from lib.syscalls import RENAME_EXCHANGE, renameat2
 from lib.wait import wait_until
-from lib.workload import Workload
+from lib.workload import Workload, acl
 
 pytestmark = pytest.mark.root
 
@@ -181,6 +181,8 @@ def test_attributes_of_what_its_owner_may_not_read(pair):
         os.setxattr(file, "user.x", b"value")
         os.chmod(file, m)
         os.setxattr(source.dir / f"{m:o}", "user.x", b"value")
+    for p in [*(source.dir / d / f"{m:o}" for m, d in itertools.product(CLOSED, (".", "0", "311"))), source.dir]:
+        os.setxattr(p, "system.posix_acl_access", acl(owner=p.stat().st_mode >> 6 & 7, users={1000: 4}))
     same(source)
     r = source.ctl("verify", "m")
     assert r.returncode == 0, r.stdout + r.stderr
