@@ -345,7 +345,7 @@ static int entry_file(struct compare *c, struct celt *el, struct link_group *g)
 		return compare_file(c, el, g, valid, x);
 	if (valid || x)
 		compare_differs(c, el->path, attr_text(valid));
-	return entry_fix_attrs(c, el->node, el->path, &el->st, valid, x);
+	return compare_reports(j) ? 0 : entry_fix_attrs(c, el->node, el->path, &el->st, valid, x);
 }
 
 static int by_type(struct compare *c, struct celt *el)

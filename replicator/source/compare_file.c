@@ -436,6 +436,25 @@ static void retain(struct compare *c, struct cfile *f)
 		c->retained += bytes;
 }
 
+/* All blocks were compared and nothing differs: attributes only. Returns 1 or an error. */
+static int file_equal(struct compare *c, struct cfile *f)
+{
+	int err = 0;
+	if (!f->told && (f->valid || f->xdiff))
+		compare_differs(c, f->path,
+				f->valid & JV_MODE	       ? "mode differs"
+				: f->valid & (JV_UID | JV_GID) ? "owner differs"
+				: f->valid & JV_MTIME	       ? "times differ"
+							       : "extended attributes differ");
+	if ((f->valid || f->xdiff) && !compare_reports(f->dir->job) && file_in_place(c, f)) {
+		buf_clear(&c->xattrs);
+		err = xattrs_read(&c->xattrs, f->fd, -1, NULL);
+		err = entry_fix_attrs(c, f->dir, f->path, &f->st, f->valid, f->xdiff && !err);
+	}
+	int end = file_done(c, f);
+	return err ? err : end;
+}
+
 /* QUEUED: begin. Returns 1 or an error. */
 static int file_start(struct compare *c, struct cfile *f)
 {
@@ -447,6 +466,8 @@ static int file_start(struct compare *c, struct cfile *f)
 		compare_differs(c, f->path, "size differs");
 		return file_done(c, f);
 	}
+	if (compare_reports(f->dir->job) && size == 0)
+		return file_equal(c, f);
 	if (!f->have || f->size == 0 || size == 0 || (size <= CMP_SMALL && size != f->size)) {
 		f->mode = WB_NEW;
 		f->state = FS_READY;
@@ -540,25 +561,6 @@ static int add_holes(struct cfile *f)
 		pos = f->hole > pos ? f->hole : size;
 	}
 	return 0;
-}
-
-/* All blocks were compared and nothing differs: attributes only. Returns 1 or an error. */
-static int file_equal(struct compare *c, struct cfile *f)
-{
-	int err = 0;
-	if (!f->told && (f->valid || f->xdiff))
-		compare_differs(c, f->path,
-				f->valid & JV_MODE	       ? "mode differs"
-				: f->valid & (JV_UID | JV_GID) ? "owner differs"
-				: f->valid & JV_MTIME	       ? "times differ"
-							       : "extended attributes differ");
-	if ((f->valid || f->xdiff) && !compare_reports(f->dir->job) && file_in_place(c, f)) {
-		buf_clear(&c->xattrs);
-		err = xattrs_read(&c->xattrs, f->fd, -1, NULL);
-		err = entry_fix_attrs(c, f->dir, f->path, &f->st, f->valid, f->xdiff && !err);
-	}
-	int end = file_done(c, f);
-	return err ? err : end;
 }
 
 /* SUMS is over: what is to be sent? Returns 1 or an error. */

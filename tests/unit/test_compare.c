@@ -328,6 +328,27 @@ START_TEST(report_changes_nothing)
 }
 END_TEST
 
+START_TEST(report_leaves_empty_files_alone)
+{
+	struct pair p;
+	pair_open(&p);
+	write_text(p.src, "mode", "");
+	write_text(p.dst, "mode", "");
+	same_times(&p, "mode");
+	fchmodat(p.dst, "mode", 0600, 0);
+	write_text(p.src, "times", "");
+	write_text(p.dst, "times", "");
+	old_times(p.dst, "times");
+	fchmodat(p.dst, ".", 0755, 0);
+	same_times(&p, ".");
+	compare(&p, "", CMP_RECURSIVE | CMP_CHECKSUM | CMP_REPORT);
+	ck_assert_uint_eq(p.differs, 2);
+	for (int i = 0; i < 16; i++)
+		ck_assert_uint_eq(standby_counts(p.s)->ops[i], 0);
+	pair_close(&p);
+}
+END_TEST
+
 START_TEST(types_that_differ)
 {
 	struct pair p;
@@ -1129,7 +1150,7 @@ START_TEST(random_trees_converge)
 }
 END_TEST
 
-UNIT_MAIN("compare", first_copy_of_every_kind, report_changes_nothing, types_that_differ, extra_names_go,
+UNIT_MAIN("compare", first_copy_of_every_kind, report_changes_nothing, report_leaves_empty_files_alone, types_that_differ, extra_names_go,
 	  extra_names_stay_without_delete, the_guard_holds_deletions_back, the_guard_counts_the_whole_tree,
 	  the_guard_lets_none_go_before_it_stops, the_guard_protects_a_small_tree,
 	  more_deletions_than_can_wait_take_several_rounds, what_is_scheduled_can_be_asked, excluded_names_are_left_alone, attributes_alone,
