@@ -1,19 +1,24 @@
 /* SPDX-License-Identifier: BSD-2-Clause
- * Verification (verify.h). A run has two looks: the first compares everything; what differs may only be on its way, so once
- * the stream has settled those paths are compared again, and what differs still is reported. A repair needs one look: it counts
- * what it changes, and is done when that is durable on the standby and no part of it was refused there. */
+ * Verification (verify.h). A run looks at least twice if anything differs: the first look compares everything; what differs may only be on
+ * its way, so once the stream has settled those paths are compared again, and what differs still is reported. What is met only then is
+ * looked at once more in the same way: below what was missing before nobody has looked yet, and of hard links a path alone does not tell,
+ * so that all is compared again for them. A repair needs one look: it counts what it changes, and is done when that is durable on the
+ * standby and no part of it was refused there. */
 #include "config.h"
 #include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/queue.h>
+#include <sys/stat.h>
+#include <sys/tree.h>
 #include "proto/err.h"
 #include "proto/path.h"
 #include "proto/clock.h"
 #include "replicator/source/verify.h"
 
-#define LINES_MAX 100000u /* paths remembered for the second look, and lines waiting for the client */
+#define LINES_MAX 100000u /* paths remembered for another look */
+#define LOOKS_MAX 8u      /* what is new in the last one is reported as well */
 
 struct line {
 	STAILQ_ENTRY(line) link;
@@ -34,16 +39,27 @@ struct vjob {
 	char error[256];
 };
 
-enum look { LOOK_FIRST, LOOK_SETTLE, LOOK_SECOND, LOOK_FINISH, LOOK_OVER };
+enum look { LOOK_FIRST, LOOK_SETTLE, LOOK_AGAIN, LOOK_FINISH, LOOK_OVER };
+
+struct doubt { /* a path that differed */
+	RB_ENTRY(doubt) node;
+	const char *what;
+	unsigned nth; /* look that met it first */
+	bool reported;
+	char path[];
+};
+RB_HEAD(doubts, doubt);
 
 struct vrun {
 	struct vjob *job;
 	const char *target;
 	struct compare *c;
 	struct stream *stream; /* borrowed */
+	int rootfd;            /* the source root; borrowed */
 	enum look look;
-	struct lines doubtful;
-	size_t ndoubtful;
+	unsigned nth;          /* looks before this one */
+	struct doubts doubts;
+	size_t ndoubts, fresh; /* all; those of this look */
 	uint64_t differences, failed;
 	uint64_t mark;         /* record that must be applied before the next look */
 	uint64_t place;        /* a repair: bytes of the stream that hold all it put */
@@ -215,20 +231,60 @@ static bool reporting(const struct vrun *v)
 	return (vjob_flags(v->job) & CMP_REPORT) != 0;
 }
 
+static int doubt_order(struct doubt *a, struct doubt *b)
+{
+	return strcmp(a->path, b->path);
+}
+
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wunused-function"
+#pragma GCC diagnostic ignored "-Wshadow"
+RB_GENERATE_INTERNAL(doubts, doubt, node, doubt_order, static)
+#pragma GCC diagnostic pop
+
+static void report(struct vrun *v, const char *path, const char *what)
+{
+	v->differences++;
+	vjob_found(v->job, v->target, path, what);
+}
+
+/* Remember a path, or find it. Returns NULL if there are too many. */
+static struct doubt *doubt(struct vrun *v, const char *path, const char *what)
+{
+	size_t n = strlen(path) + 1;
+	struct doubt *d = calloc(1, sizeof *d + n), *known;
+
+	if (d == NULL)
+		return NULL;
+	d->what = what;
+	d->nth = v->nth;
+	memcpy(d->path, path, n);
+	known = v->ndoubts < LINES_MAX ? RB_INSERT(doubts, &v->doubts, d) : RB_FIND(doubts, &v->doubts, d);
+	if (known != NULL || v->ndoubts == LINES_MAX) {
+		free(d);
+		return known;
+	}
+	v->ndoubts++;
+	v->fresh++;
+	return d;
+}
+
 static void differs(void *arg, const char *path, const char *what)
 {
 	struct vrun *v = arg;
-	struct line *x;
+	struct doubt *d;
 
-	if (!reporting(v) || v->look == LOOK_SECOND) {
-		v->differences++;
-		vjob_found(v->job, v->target, path, what);
+	if (!reporting(v)) {
+		report(v, path, what);
 		return;
 	}
-	if (v->ndoubtful == LINES_MAX || (x = line_new(v->target, path, what)) == NULL)
+	d = doubt(v, path, what);
+	if (d == NULL && v->error[0] == '\0')
+		snprintf(v->error, sizeof v->error, "more paths differ than can be remembered, so that not all were looked at twice");
+	if (d == NULL || d->reported || (d->nth == v->nth && v->nth + 1 < LOOKS_MAX))
 		return;
-	v->ndoubtful++;
-	STAILQ_INSERT_TAIL(&v->doubtful, x, link);
+	d->reported = true;
+	report(v, path, what);
 }
 
 static void failed(void *arg, const char *path, int err, const char *text)
@@ -259,10 +315,11 @@ int vrun_new(struct vrun **out, struct vjob *j, const char *target, const struct
 	*out = NULL;
 	if (v == NULL)
 		return -ENOMEM;
-	STAILQ_INIT(&v->doubtful);
+	RB_INIT(&v->doubts);
 	v->target = target;
 	v->job = j;
 	v->stream = env->stream;
+	v->rootfd = env->rootfd;
 	ce.differs = differs;
 	ce.failed = failed;
 	ce.guarded = guarded;
@@ -282,11 +339,16 @@ int vrun_new(struct vrun **out, struct vjob *j, const char *target, const struct
 
 void vrun_free(struct vrun *v, const char *error)
 {
+	struct doubt *d;
+
 	if (v == NULL)
 		return;
 	if (v->look != LOOK_OVER)
 		vjob_done(v->job, v->target, v->differences, 0, error);
-	lines_free(&v->doubtful);
+	while ((d = RB_ROOT(&v->doubts)) != NULL) {
+		RB_REMOVE(doubts, &v->doubts, d); /* NOLINT(clang-analyzer-unix.Malloc): it is not in the tree any more */
+		free(d);
+	}
 	compare_free(v->c);
 	vjob_unref(v->job);
 	free(v);
@@ -298,17 +360,30 @@ struct compare *vrun_compare(struct vrun *v)
 	return v->c;
 }
 
-static int second_look(struct vrun *v)
+/* Schedule a path that differed in the last look, as far as that may not have seen all of it. */
+static int look_at(struct vrun *v, const struct doubt *d)
 {
-	struct line *x;
+	bool unseen = strcmp(d->what, "missing on the standby") == 0 || strcmp(d->what, "type differs") == 0;
+	struct stat st;
+
+	if (strcmp(d->what, "hard link differs") == 0 ||
+	    (unseen && path_stat(v->rootfd, d->path, &st) == 0 && !S_ISDIR(st.st_mode) && st.st_nlink > 1))
+		return compare_add(v->c, "", CMP_RECURSIVE | vjob_flags(v->job));
+	return compare_add(v->c, d->path, (unseen ? CMP_RECURSIVE : CMP_SELF) | vjob_flags(v->job));
+}
+
+static int look_again(struct vrun *v)
+{
+	struct doubt *d;
 	int r = 0;
 
-	STAILQ_FOREACH(x, &v->doubtful, link)
-		if (r == 0)
-			r = compare_add(v->c, x->path, vjob_flags(v->job));
-	v->look = LOOK_SECOND;
+	RB_FOREACH(d, doubts, &v->doubts)
+		if (r == 0 && d->nth == v->nth)
+			r = look_at(v, d);
+	v->look = LOOK_AGAIN;
+	v->nth++;
+	v->fresh = 0;
 	v->starved = false;
-	lines_free(&v->doubtful);
 	return r < 0 ? r : 1;
 }
 
@@ -351,16 +426,13 @@ int vrun_step(struct vrun *v, const struct vrun_seen *seen)
 	}
 	switch (v->look) {
 	case LOOK_FIRST:
-		v->look = reporting(v) && v->ndoubtful != 0 ? LOOK_SETTLE : LOOK_FINISH;
-		v->mark = seen->head;
+	case LOOK_AGAIN:
+		v->look = v->fresh != 0 && v->nth + 1 < LOOKS_MAX ? LOOK_SETTLE : LOOK_FINISH;
+		v->mark = v->look == LOOK_FINISH && v->nth != 0 ? 0 : seen->head;
 		v->place = seen->sent;
 		return 1;
 	case LOOK_SETTLE:
-		return settled ? second_look(v) : 0;
-	case LOOK_SECOND:
-		v->look = LOOK_FINISH;
-		v->mark = 0;
-		return 1;
+		return settled ? look_again(v) : 0;
 	case LOOK_FINISH:
 		return settled && (reporting(v) || repaired(v, seen)) ? finish(v) : 0;
 	case LOOK_OVER:

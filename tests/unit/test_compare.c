@@ -13,6 +13,7 @@
 #include "proto/fileio.h"
 #include "proto/path.h"
 #include "proto/xattrs.h"
+#include "replicator/source/verify.h"
 #include "tests/unit/standby.h"
 
 struct pair {
@@ -1042,6 +1043,132 @@ START_TEST(what_changes_in_every_round_is_left_to_the_stream)
 }
 END_TEST
 
+/* Verify; between is called once, where the first look is over and what was on its way arrives. Returns the differences. */
+static json_int_t verify(struct pair *p, void (*between)(struct pair *p))
+{
+	struct compare_env env = {.stream = p->s, .rootfd = p->src, .mirror = &p->mirror, .no_owner = geteuid() != 0, .jdirfd = -1};
+	struct vrun_seen seen = {.head = 1};
+	struct vjob *job;
+	struct vrun *v;
+	json_t *last;
+	bool more;
+	int r;
+	ck_assert_int_eq(vjob_new(&job, CMP_REPORT, 1), 0);
+	ck_assert_int_eq(vrun_new(&v, job, "target", &env), 0);
+	while ((r = vrun_step(v, &seen)) != 2) {
+		ck_assert_int_ge(r, 0);
+		if (standby_deliver(p->s, vrun_compare(v)) || r != 0)
+			continue;
+		ck_assert_uint_eq(seen.applied, 0);
+		seen.applied = seen.head;
+		if (between)
+			between(p);
+	}
+	do {
+		last = vjob_take(job, 1000, &more);
+		ck_assert_ptr_nonnull(last);
+		if (more)
+			snprintf(p->what, sizeof(p->what), "%s: %s", json_string_value(json_object_get(last, "path")),
+				 json_string_value(json_object_get(last, "what")));
+		r = json_is_true(json_object_get(last, "ok")) ? 0 : -1;
+		if (more)
+			json_decref(last);
+	} while (more);
+	json_int_t n = r ? -1 : json_integer_value(json_object_get(last, "differences"));
+	json_decref(last);
+	vrun_free(v, NULL);
+	vjob_unref(job);
+	return n;
+}
+
+START_TEST(verification_finds_hard_links_that_differ)
+{
+	struct pair p;
+	pair_open(&p);
+	write_text(p.src, "a", "same");
+	linkat(p.src, "a", p.src, "b", 0);
+	compare(&p, "", CMP_RECURSIVE);
+	ck_assert_int_eq(verify(&p, NULL), 0);
+	unlinkat(p.dst, "b", 0);
+	write_text(p.dst, "b", "same");
+	same_times(&p, "b");
+	same_times(&p, ".");
+	ck_assert_int_eq(verify(&p, NULL), 1);
+	pair_close(&p);
+}
+END_TEST
+
+static void a_tree_arrives(struct pair *p)
+{
+	mkdirat(p->dst, "d", 0755);
+	mkdirat(p->dst, "d/e", 0755);
+	mkdirat(p->dst, "d/e/f", 0755);
+	write_text(p->dst, "d/e/f/file", "another");
+	same_times(p, "d/e/f");
+	same_times(p, "d/e");
+	same_times(p, "d");
+	same_times(p, ".");
+}
+
+START_TEST(verification_looks_into_what_arrives_meanwhile)
+{
+	struct pair p;
+	pair_open(&p);
+	fchmodat(p.dst, ".", 0755, 0);
+	mkdirat(p.src, "d", 0755);
+	mkdirat(p.src, "d/e", 0755);
+	mkdirat(p.src, "d/e/f", 0755);
+	write_text(p.src, "d/e/f/file", "one");
+	ck_assert_int_eq(verify(&p, a_tree_arrives), 1);
+	ck_assert_str_eq(p.what, "d/e/f/file: size differs");
+	pair_close(&p);
+}
+END_TEST
+
+static void the_next_name_is_on_its_way(struct pair *p)
+{
+	struct stat st;
+	same_times(p, "d");
+	ck_assert_int_eq(fstatat(p->src, "d", &st, 0), 0);
+	write_text(p->src, "d/next", "n");
+	struct timespec ts[2] = {st.st_atim, st.st_mtim}; /* its directory's time is the last name's, as far as we know */
+	ck_assert_int_eq(utimensat(p->src, "d", ts, 0), 0);
+}
+
+START_TEST(verification_does_not_report_what_is_on_its_way_later)
+{
+	struct pair p;
+	pair_open(&p);
+	fchmodat(p.dst, ".", 0755, 0);
+	mkdirat(p.src, "d", 0755);
+	mkdirat(p.dst, "d", 0755);
+	old_times(p.dst, "d");
+	same_times(&p, ".");
+	ck_assert_int_eq(verify(&p, the_next_name_is_on_its_way), 0);
+	pair_close(&p);
+}
+END_TEST
+
+static void a_name_arrives_as_a_file(struct pair *p)
+{
+	write_text(p->dst, "b", "same");
+	same_times(p, "b");
+	same_times(p, ".");
+}
+
+START_TEST(verification_sees_that_what_arrives_is_no_link)
+{
+	struct pair p;
+	pair_open(&p);
+	write_text(p.src, "a", "same");
+	linkat(p.src, "a", p.src, "b", 0);
+	compare(&p, "", CMP_RECURSIVE);
+	unlinkat(p.dst, "b", 0);
+	ck_assert_int_eq(verify(&p, a_name_arrives_as_a_file), 1);
+	pair_close(&p);
+}
+END_TEST
+
 START_TEST(many_directories_are_asked_for_ahead)
 {
 	struct pair p;
@@ -1160,4 +1287,4 @@ UNIT_MAIN("compare", first_copy_of_every_kind, report_changes_nothing, report_le
 	  a_name_of_a_hard_link_that_is_replaced_meanwhile, one_path_with_missing_parents,
 	  one_path_that_is_gone, a_directory_one_level, a_directory_by_itself, nothing_is_inherited_from_the_standby, a_failure_is_tried_again, paths_merge, what_changes_meanwhile_is_compared_again,
 	  what_changes_in_every_round_is_left_to_the_stream,
-	  many_directories_are_asked_for_ahead, stopped_in_the_middle, random_trees_converge)
+	  verification_finds_hard_links_that_differ, verification_looks_into_what_arrives_meanwhile, verification_does_not_report_what_is_on_its_way_later, verification_sees_that_what_arrives_is_no_link, many_directories_are_asked_for_ahead, stopped_in_the_middle, random_trees_converge)
