@@ -354,13 +354,14 @@ static int single_entry(struct compare *c, struct cnode *n, const char *base)
 {
 	struct celt el = {.node = n, .dirfd = c->scan.fd, .name = base, .path = n->path, .fd = -1};
 	el.have = n->listing && listing_self(n->listing, &el.e);
-	if (c->env.mirror->filter.n &&
-	    filter_excluded(&c->env.mirror->filter, n->path, el.have && S_ISDIR(el.e.attr.mode)))
+	int err = c->scan.fd < 0 ? -ENOENT : fstatat(c->scan.fd, base, &el.st, AT_SYMLINK_NOFOLLOW) ? -errno : 0;
+	bool dir = err ? el.have && S_ISDIR(el.e.attr.mode) : S_ISDIR(el.st.st_mode);
+	if (c->env.mirror->filter.n && filter_excluded(&c->env.mirror->filter, n->path, dir))
 		return 0;
-	if (c->scan.fd >= 0 && fstatat(c->scan.fd, base, &el.st, AT_SYMLINK_NOFOLLOW) == 0)
+	if (!err)
 		return entry_process(c, &el);
-	if (c->scan.fd >= 0 && errno != ENOENT) {
-		compare_path_failed(c, n->path, -errno, "cannot be read");
+	if (err != -ENOENT) {
+		compare_path_failed(c, n->path, err, "cannot be read");
 		return 0;
 	}
 	return el.have ? del_entry(c, n, n->path, S_ISDIR(el.e.attr.mode)) : 0;

@@ -535,6 +535,18 @@ START_TEST(excluded_names_are_left_alone)
 }
 END_TEST
 
+START_TEST(an_excluded_directory_by_itself_stays_here)
+{
+	struct pair p;
+	pair_open(&p);
+	ck_assert_int_eq(filter_add(&p.mirror.filter, "cache/", false), 0);
+	mkdirat(p.src, "cache", 0755);
+	compare(&p, "cache", CMP_RECURSIVE);
+	ck_assert_int_eq(faccessat(p.dst, "cache", F_OK, 0), -1);
+	pair_close(&p);
+}
+END_TEST
+
 START_TEST(attributes_alone)
 {
 	struct pair p;
@@ -1280,7 +1292,7 @@ END_TEST
 UNIT_MAIN("compare", first_copy_of_every_kind, report_changes_nothing, report_leaves_empty_files_alone, types_that_differ, extra_names_go,
 	  extra_names_stay_without_delete, the_guard_holds_deletions_back, the_guard_counts_the_whole_tree,
 	  the_guard_lets_none_go_before_it_stops, the_guard_protects_a_small_tree,
-	  more_deletions_than_can_wait_take_several_rounds, what_is_scheduled_can_be_asked, excluded_names_are_left_alone, attributes_alone,
+	  more_deletions_than_can_wait_take_several_rounds, what_is_scheduled_can_be_asked, excluded_names_are_left_alone, an_excluded_directory_by_itself_stays_here, attributes_alone,
 	  changed_blocks_of_a_large_file, replaced_while_it_is_compared, growing_and_shrinking, insertion_is_found,
 	  checksum_finds_silent_damage, a_huge_hole_costs_nothing, holes_are_made_again,
 	  hard_links_made_and_broken, one_name_of_a_hard_link_alone, one_name_of_two_files, one_name_of_a_hard_link_with_another, two_files_that_become_one_are_compared,
