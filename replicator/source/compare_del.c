@@ -107,7 +107,7 @@ int del_entry(struct compare *c, struct cnode *dir, const char *path, bool is_di
 	bool filters = c->env.mirror->filter.n > 0;
 	if (!c->env.mirror->del)
 		return 0;
-	if (is_dir && !compare_reports(j) && (filters || guard_on(c, j))) {
+	if (is_dir && (filters || (!compare_reports(j) && guard_on(c, j)))) {
 		struct cnode *kid = node_new(c, j, dir, path, NF_EXTRA);
 		if (!kid)
 			return -ENOMEM;
