@@ -355,7 +355,10 @@ static int by_type(struct compare *c, struct celt *el)
 		compare_differs(c, el->path, "type differs");
 		if (compare_reports(el->node->job))
 			return 0;
-		int err = op_rmtree(c, el->path);
+		int err = S_ISDIR(el->e.attr.mode) ? del_instead(c, el) : 0;
+		if (err)
+			return err < 0 ? err : 0;
+		err = op_rmtree(c, el->path);
 		if (err)
 			return err;
 		el->have = false;

@@ -64,7 +64,8 @@ enum cnode_flags {
 	NF_EXTRA = 8,	/* only on the standby: walked to count what a deletion would take */
 	NF_KEEP = 16,	/* EXTRA: holds excluded entries, must stay */
 	NF_DIRTY = 32,	/* something was put into it: its mtime must be set again */
-	NF_DROPPED = 64 /* vanished or moved: do not touch it again */
+	NF_DROPPED = 64, /* vanished or moved: do not touch it again */
+	NF_INSTEAD = 128 /* EXTRA: the source has something else than a directory in its place */
 };
 
 /* A directory under comparison. */
@@ -253,6 +254,9 @@ int op_rmtree(struct compare *c, const char *path);
 
 /* compare_del.c: deletions */
 int del_entry(struct compare *c, struct cnode *dir, const char *path, bool is_dir);
+/* The standby has a directory where the source has el, which is none. Returns 1 if it goes as deletions do and el is compared then, 0 if it can
+ * be removed at once. */
+int del_instead(struct compare *c, const struct celt *el);
 int del_extra_done(struct compare *c, struct cnode *n);
 int del_pending_step(struct compare *c, struct cjob *j);
 bool del_guarding(const struct compare *c, const struct cjob *j);

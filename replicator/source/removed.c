@@ -39,7 +39,7 @@ static int by_path(const void *a, const void *b)
 	return order(((const struct name *)a)->path, ((const struct name *)b)->path);
 }
 
-static void mark(struct names *s, const char *path, bool removed)
+static void mark(struct names *s, const char *path, bool removed, bool below)
 {
 	size_t low = 0, high = s->n;
 
@@ -51,7 +51,7 @@ static void mark(struct names *s, const char *path, bool removed)
 		else
 			high = mid;
 	}
-	for (; low < s->n && path_within(path, s->v[low].path); low++)
+	for (; low < s->n && (below ? path_within(path, s->v[low].path) : strcmp(path, s->v[low].path) == 0); low++)
 		s->v[low].removed = removed;
 }
 
@@ -60,20 +60,22 @@ static void apply(struct names *s, const struct jrec *rec)
 	switch (rec->type) {
 	case JT_UNLINK:
 	case JT_RMDIR:
-		mark(s, rec->path, true);
+		mark(s, rec->path, true, true);
 		break;
-	case JT_CREATE:
 	case JT_MKDIR:
+		mark(s, rec->path, false, true);
+		break;
+	case JT_CREATE: /* what was below, or was a directory, is no more */
 	case JT_MKNOD:
 	case JT_SYMLINK:
-		mark(s, rec->path, false);
+		mark(s, rec->path, false, false);
 		break;
 	case JT_LINK:
-		mark(s, rec->path2, false);
+		mark(s, rec->path2, false, false);
 		break;
 	case JT_RENAME:
-		mark(s, rec->path, (rec->flags & JF_EXCHANGE) == 0);
-		mark(s, rec->path2, false);
+		mark(s, rec->path, (rec->flags & JF_EXCHANGE) == 0, true);
+		mark(s, rec->path2, false, (rec->flags & (JF_DIR | JF_EXCHANGE)) != 0);
 		break;
 	default:
 		break;

@@ -107,7 +107,7 @@ def test_delete_guard_stops_mass_deletion(site):
 @pytest.mark.parametrize("seen", [True, False])
 def test_delete_guard_believes_the_journal(pair, seen):
     """Deletions that the mount saw need no operator, also if the standby is compared instead of told; others do."""
-    for d in ("kept", "lost", "moved"):
+    for d in ("kept", "lost", "moved", "turned"):
         (pair.dir / d).mkdir()
         for i in range(100):
             (pair.dir / d / f"f{i}").write_text("x")
@@ -116,6 +116,8 @@ def test_delete_guard_believes_the_journal(pair, seen):
     if not seen:
         pair.source.stop()
     shutil.rmtree(pair.dir / "lost")
+    shutil.rmtree(pair.dir / "turned")
+    (pair.dir / "turned").write_text("a file now")
     (pair.dir / "moved").rename(pair.dir / "elsewhere")
     for i in range(90):
         (pair.dir / "elsewhere" / f"f{i}").unlink()
@@ -129,7 +131,7 @@ def test_delete_guard_believes_the_journal(pair, seen):
         pair.same()
     else:
         pair.source.wait_error("guard")
-        assert (pair.copy / "lost" / "f1").exists()
+        assert (pair.copy / "lost" / "f1").exists() and (pair.copy / "turned" / "f1").exists()
 
 
 def test_delete_guard_outlives_the_replicator(site):

@@ -562,6 +562,42 @@ START_TEST(a_directory_that_stays_for_excluded_names_is_no_difference)
 }
 END_TEST
 
+START_TEST(excluded_names_keep_their_directory_from_another_type)
+{
+	struct pair p;
+	pair_open(&p);
+	ck_assert_int_eq(filter_add(&p.mirror.filter, "*.tmp", false), 0);
+	mkdirat(p.dst, "d", 0755);
+	write_text(p.dst, "d/keep.tmp", "k");
+	write_text(p.src, "d", "a file");
+	compare(&p, "", CMP_RECURSIVE);
+	ck_assert_int_eq(faccessat(p.dst, "d/keep.tmp", F_OK, 0), 0);
+	ck_assert_uint_ge(p.failed, 1);
+	pair_close(&p);
+}
+END_TEST
+
+START_TEST(the_guard_stops_a_file_in_a_tree_s_place)
+{
+	struct pair p;
+	char name[32];
+	pair_open(&p);
+	mkdirat(p.dst, "d", 0755);
+	for (int i = 0; i < 300; i++) {
+		snprintf(name, sizeof(name), "d/%d", i);
+		write_text(p.dst, name, "x");
+	}
+	write_text(p.src, "d", "a file");
+	compare(&p, "", CMP_RECURSIVE);
+	ck_assert_int_eq(faccessat(p.dst, "d/0", F_OK, 0), 0);
+	ck_assert_uint_eq(p.guarded, 1);
+	compare_allow_deletes(p.c);
+	run(&p);
+	equal(&p);
+	pair_close(&p);
+}
+END_TEST
+
 START_TEST(attributes_alone)
 {
 	struct pair p;
@@ -1307,7 +1343,7 @@ END_TEST
 UNIT_MAIN("compare", first_copy_of_every_kind, report_changes_nothing, report_leaves_empty_files_alone, types_that_differ, extra_names_go,
 	  extra_names_stay_without_delete, the_guard_holds_deletions_back, the_guard_counts_the_whole_tree,
 	  the_guard_lets_none_go_before_it_stops, the_guard_protects_a_small_tree,
-	  more_deletions_than_can_wait_take_several_rounds, what_is_scheduled_can_be_asked, excluded_names_are_left_alone, an_excluded_directory_by_itself_stays_here, a_directory_that_stays_for_excluded_names_is_no_difference, attributes_alone,
+	  more_deletions_than_can_wait_take_several_rounds, what_is_scheduled_can_be_asked, excluded_names_are_left_alone, an_excluded_directory_by_itself_stays_here, a_directory_that_stays_for_excluded_names_is_no_difference, excluded_names_keep_their_directory_from_another_type, the_guard_stops_a_file_in_a_tree_s_place, attributes_alone,
 	  changed_blocks_of_a_large_file, replaced_while_it_is_compared, growing_and_shrinking, insertion_is_found,
 	  checksum_finds_silent_damage, a_huge_hole_costs_nothing, holes_are_made_again,
 	  hard_links_made_and_broken, one_name_of_a_hard_link_alone, one_name_of_two_files, one_name_of_a_hard_link_with_another, two_files_that_become_one_are_compared,
