@@ -49,7 +49,7 @@ bool del_explained(const struct compare *c, struct cjob *j)
 static int source_gone(struct compare *c, const char *path, struct stat *st)
 {
 	int err = path_stat(c->env.rootfd, path, st);
-	return err == -ENOENT || err == -ENOTDIR || err == -ELOOP ? 1 : err;
+	return compare_gone(err) ? 1 : err;
 }
 
 /* Delete now, if the source still lacks it, or has something else than a directory instead. */
@@ -174,6 +174,8 @@ static int restore_parent(struct compare *c, char *path)
 	int fd = path_open(c->env.rootfd, path, O_PATH | O_DIRECTORY);
 	if (fd >= 0 && fstat(fd, &st) == 0)
 		err = op_setattr(c, path, &st, JV_MTIME);
+	else if (!compare_gone(fd))
+		compare_path_failed(c, path, fd < 0 ? fd : -errno, "its time cannot be read");
 	if (fd >= 0)
 		close(fd);
 	return err;

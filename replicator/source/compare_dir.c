@@ -253,8 +253,11 @@ static int dir_attrs(struct compare *c, struct cnode *n)
 {
 	struct stat st;
 	int fd = path_open(c->env.rootfd, n->path, O_RDONLY | O_DIRECTORY | O_NONBLOCK), err = 0;
-	if (fd < 0)
-		return 0; /* gone: its record follows */
+	if (fd < 0) {
+		if (!compare_gone(fd))
+			compare_path_failed(c, n->path, fd, "its attributes cannot be read");
+		return 0;
+	}
 	if (fstat(fd, &st) || st.st_ino != n->ino) {
 		close(fd);
 		return compare_again(c, n->path, n->job->flags, E_CHANGED,
@@ -293,12 +296,13 @@ static int single_parent(struct compare *c, struct cnode *n)
 	const char *base;
 	struct stat st;
 	int fd = path_open_parent(c->env.rootfd, n->path, &base), err = 0;
-	if (fd < 0)
-		return 0;
 	n->path[path_parent_len(n->path)] = 0;
-	if (fstat(fd, &st) == 0)
+	if (fd >= 0 && fstat(fd, &st) == 0)
 		err = op_setattr(c, n->path, &st, JV_MTIME);
-	close(fd);
+	else if (!compare_gone(fd))
+		compare_path_failed(c, n->path, fd < 0 ? fd : -errno, "its time cannot be read");
+	if (fd >= 0)
+		close(fd);
 	return err;
 }
 
@@ -373,7 +377,7 @@ static int single_open(struct compare *c, struct cnode *n)
 	struct stat st;
 	n->job->seen++;
 	c->scan.fd = path_open_parent(c->env.rootfd, n->path, &base);
-	if (c->scan.fd < 0 && c->scan.fd != -ENOENT && c->scan.fd != -ENOTDIR && c->scan.fd != -ELOOP) {
+	if (c->scan.fd < 0 && !compare_gone(c->scan.fd)) {
 		compare_path_failed(c, n->path, c->scan.fd, "its directory cannot be opened");
 		return scan_end(c);
 	}
@@ -397,7 +401,7 @@ static int source_open(struct compare *c, struct cnode *n)
 	}
 	if (fd < 0) {
 		n->flags |= NF_DROPPED;
-		if (fd != -ENOENT && fd != -ENOTDIR && fd != -ELOOP)
+		if (!compare_gone(fd))
 			compare_path_failed(c, n->path, fd, "directory cannot be opened");
 		return scan_end(c);
 	}

@@ -162,8 +162,10 @@ int entry_release_links(struct compare *c, struct link_group *g)
 		int fd = path_open_parent(c->env.rootfd, w->path, &base);
 		if (fd >= 0 && fstat(fd, &st) == 0)
 			pm = (struct jtime){st.st_mtim.tv_sec, (uint32_t)st.st_mtim.tv_nsec};
-		bool same =
-		    fd >= 0 && fstatat(fd, base, &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_ino == g->ino;
+		int seen = fd < 0 ? fd : fstatat(fd, base, &st, AT_SYMLINK_NOFOLLOW) ? -errno : 0;
+		bool same = !seen && st.st_ino == g->ino;
+		if (seen && !compare_gone(seen))
+			compare_path_failed(c, w->path, seen, "cannot be linked: it cannot be read");
 		if (fd >= 0)
 			close(fd);
 		if (same && leader_holds(c, g))

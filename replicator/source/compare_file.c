@@ -301,7 +301,7 @@ static int file_fail(struct compare *c, struct cfile *f, int err, const char *te
 	if (err == E_CHANGED)
 		r = compare_again(c, f->path, f->dir->job->flags & CMP_CHECKSUM, err,
 				  "changes faster than it can be read");
-	else if (err != -ENOENT && err != -ENOTDIR && err != -ELOOP)
+	else if (!compare_gone(err))
 		compare_path_failed(c, f->path, err, text);
 	int end = file_done(c, f);
 	return r ? r : end;

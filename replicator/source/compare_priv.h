@@ -7,6 +7,7 @@
 #ifndef TANDEM_COMPARE_PRIV_H
 #define TANDEM_COMPARE_PRIV_H
 
+#include <errno.h>
 #include <sys/queue.h>
 #include <sys/stat.h>
 #include <sys/tree.h>
@@ -206,7 +207,11 @@ static inline void compare_spend(struct compare *c, size_t bytes)
 {
 	c->budget -= (int64_t)bytes + CMP_STEP_BYTES / CMP_STEP_ENTRIES;
 }
-void compare_job_unref(struct compare *c, struct cjob *j);
+/* Say whether err of a path says that the source has nothing there: then a record tells, or will. */
+static inline bool compare_gone(int err)
+{
+	return err == -ENOENT || err == -ENOTDIR || err == -ELOOP;
+}
 
 /* compare_watch.c: what changes meanwhile */
 void watch_init(struct watch *w);

@@ -4,8 +4,10 @@
 #include "tests/unit/unit.h"
 
 #include <errno.h>
+#include <linux/capability.h>
 #include <stdarg.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <sys/sysmacros.h>
 #include <sys/xattr.h>
@@ -1232,6 +1234,65 @@ START_TEST(verification_sees_that_what_arrives_is_no_link)
 }
 END_TEST
 
+/* Root, too, may look only where the mode lets him. */
+static void obey_modes(void)
+{
+	struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
+	struct __user_cap_data_struct caps[2];
+	ck_assert_int_eq(syscall(SYS_capget, &head, caps), 0);
+	caps[0].effective &= ~(1u << CAP_DAC_OVERRIDE | 1u << CAP_DAC_READ_SEARCH);
+	ck_assert_int_eq(syscall(SYS_capset, &head, caps), 0);
+}
+
+/* Work until the directory and what is in it were met, then give it that mode, then work to the end. */
+static void close_under_way(struct pair *p, const char *dir, mode_t mode)
+{
+	forget_counts(p);
+	ck_assert_int_eq(compare_add(p->c, "", CMP_RECURSIVE), 0);
+	do {
+		ck_assert_int_ge(compare_step(p->c), 0);
+		standby_deliver(p->s, p->c);
+	} while (p->differs < 2);
+	ck_assert_int_eq(fchmodat(p->src, dir, mode, 0), 0);
+	run(p);
+	ck_assert_int_eq(fchmodat(p->src, dir, 0755, 0), 0);
+	fchmodat(p->dst, dir, 0755, 0);
+}
+
+START_TEST(a_directory_whose_attributes_cannot_be_read_at_the_end_is_told)
+{
+	struct pair p;
+	uint8_t *big = noise(3 << 20, 1);
+	pair_open(&p);
+	obey_modes();
+	mkdirat(p.src, "d", 0755);
+	write_file(p.src, "d/big", big, 3 << 20);
+	close_under_way(&p, "d", 0300);
+	ck_assert_uint_eq(p.failed, 1);
+	free(big);
+	pair_close(&p);
+}
+END_TEST
+
+START_TEST(a_hard_link_that_cannot_be_looked_at_is_told)
+{
+	struct pair p;
+	uint8_t *big = noise(3 << 20, 1);
+	pair_open(&p);
+	obey_modes();
+	write_file(p.dst, "big", big, 3 << 20);
+	big[1 << 20] ^= 1;
+	write_file(p.src, "big", big, 3 << 20);
+	mkdirat(p.src, "d", 0755);
+	linkat(p.src, "big", p.src, "d/name", 0);
+	close_under_way(&p, "d", 0400);
+	ck_assert_int_eq(faccessat(p.dst, "d/name", F_OK, 0), -1);
+	ck_assert_uint_eq(p.failed, 1);
+	free(big);
+	pair_close(&p);
+}
+END_TEST
+
 START_TEST(many_directories_are_asked_for_ahead)
 {
 	struct pair p;
@@ -1350,4 +1411,4 @@ UNIT_MAIN("compare", first_copy_of_every_kind, report_changes_nothing, report_le
 	  a_name_of_a_hard_link_that_is_replaced_meanwhile, one_path_with_missing_parents,
 	  one_path_that_is_gone, a_directory_one_level, a_directory_by_itself, nothing_is_inherited_from_the_standby, a_failure_is_tried_again, paths_merge, what_changes_meanwhile_is_compared_again,
 	  what_changes_in_every_round_is_left_to_the_stream,
-	  verification_finds_hard_links_that_differ, verification_looks_into_what_arrives_meanwhile, verification_does_not_report_what_is_on_its_way_later, verification_sees_that_what_arrives_is_no_link, many_directories_are_asked_for_ahead, stopped_in_the_middle, random_trees_converge)
+	  verification_finds_hard_links_that_differ, verification_looks_into_what_arrives_meanwhile, verification_does_not_report_what_is_on_its_way_later, verification_sees_that_what_arrives_is_no_link, a_directory_whose_attributes_cannot_be_read_at_the_end_is_told, a_hard_link_that_cannot_be_looked_at_is_told, many_directories_are_asked_for_ahead, stopped_in_the_middle, random_trees_converge)
