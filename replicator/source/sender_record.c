@@ -178,7 +178,7 @@ static bool place_matters(const struct filter *f)
 	size_t i;
 
 	for (i = 0; i < f->n; i++)
-		if (f->v[i].anchored || strchr(f->v[i].pattern, '/') != NULL)
+		if (f->v[i].anchored || f->v[i].deep || strchr(f->v[i].pattern, '/') != NULL)
 			return true;
 	return false;
 }

@@ -562,6 +562,16 @@ def test_a_file_enters_by_a_rename_from_an_excluded_name(pair_with):
     assert not (pair.copy / "a").exists() and not (pair.copy / "b.tmp").exists()
 
 
+def test_a_directory_leaves_the_place_that_excluded_what_is_in_it(pair_with):
+    pair = pair_with(source={"exclude": "cache**old"})
+    (pair.dir / "cache").mkdir()
+    (pair.dir / "cache" / "old").write_text("content")
+    pair.source.wait()
+    assert os.listdir(pair.copy / "cache") == []
+    os.rename(pair.dir / "cache", pair.dir / "kept")
+    pair.same()
+
+
 def test_deletions_can_be_kept_away(pair_with):
     pair = pair_with(source={"delete": "no"})
     (pair.dir / "file").write_text("x")
