@@ -63,6 +63,7 @@ struct bulk {
 	uint32_t nrechecks;
 	uint64_t all_from;                 /* every record from here on is outstanding, 0: those in rechecks */
 	bool full;                         /* POS flag 1 */
+	bool repairs;                      /* a verification that repairs is under way: the same flag */
 	bool moved;
 	bool turn;                         /* whose turn it is: false items, true comparison */
 	bool starved;                      /* the comparison waits for replies */
@@ -433,6 +434,12 @@ void bulk_mark_full(struct bulk *b)
 	b->moved = true;
 }
 
+void bulk_repairs(struct bulk *b, bool under_way)
+{
+	b->moved |= b->repairs != under_way;
+	b->repairs = under_way;
+}
+
 int bulk_compare_all(struct bulk *b, unsigned flags)
 {
 	bulk_mark_full(b);
@@ -451,12 +458,12 @@ bool bulk_active(const struct bulk *b)
 
 bool bulk_is_full(const struct bulk *b)
 {
-	return b->full;
+	return b->full || b->repairs;
 }
 
 bool bulk_busy(const struct bulk *b)
 {
-	return b->nitems != 0 || b->nrechecks != 0 || b->all_from != 0 || b->full || aliases_wanted(&b->aliases) || compare_busy(b->compare) || failures_count(b->env.failures) != 0;
+	return b->nitems != 0 || b->nrechecks != 0 || b->all_from != 0 || bulk_is_full(b) || aliases_wanted(&b->aliases) || compare_busy(b->compare) || failures_count(b->env.failures) != 0;
 }
 
 bool bulk_moved(struct bulk *b)

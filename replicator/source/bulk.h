@@ -90,6 +90,9 @@ int bulk_sent(struct bulk *b, uint64_t sent, uint64_t head);
 int bulk_compare_all(struct bulk *b, unsigned flags);
 /* Mark what is scheduled as a whole that must be done in this connection, or everything is compared in the next. */
 void bulk_mark_full(struct bulk *b);
+/* A verification that repairs begins or ends. What it took away and did not put back yet is in no record: POS says so until it is done, and
+ * everything is compared in the next connection if that is not in this one. */
+void bulk_repairs(struct bulk *b, bool under_way);
 /* Do a piece. Returns 1: did something; 0: nothing to do or no room; negative: stream error. */
 int bulk_step(struct bulk *b);
 /* Say whether a piece is wanted by a live record that waits. */
@@ -106,7 +109,7 @@ void bulk_settle(struct bulk *b);
 void bulk_mark_from(struct bulk *b, uint64_t seq);
 /* The outstanding sequence numbers, ascending; at most WPOS_OUT_MAX; perhaps {first, WPOS_OUT_ALL}. Returns their count. */
 uint32_t bulk_outstanding(const struct bulk *b, uint64_t *out);
-/* The flag for POS: a full comparison is under way. */
+/* The flag for POS: a full comparison, or a repair, is under way. */
 bool bulk_is_full(const struct bulk *b);
 /* Say whether outstanding or the flag changed since the last call. */
 bool bulk_moved(struct bulk *b);

@@ -254,6 +254,7 @@ static void verify_end(struct session *s, const char *error)
 {
 	vrun_free(s->verify, error);
 	s->verify = NULL;
+	bulk_repairs(s->bulk, false);
 }
 
 /* What other threads asked for. Returns 0, 1 when asked to stop, or an error. */
@@ -289,8 +290,10 @@ static int do_asked(struct session *s, bool *paused)
 	if (job != NULL) {
 		if (r == 0)
 			r = vrun_new(&s->verify, job, s->env->to->url, &ce);
-		if (r == 0 && (vjob_flags(job) & CMP_REPORT) == 0)
+		if (r == 0 && vrun_repairs(s->verify)) {
 			failures_hurry(s->failures);
+			bulk_repairs(s->bulk, true);
+		}
 		if (r < 0)
 			vjob_done(job, s->env->to->url, 0, 0, err_text(r));
 		vjob_unref(job);

@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """tandemctl: what it prints, how it exits."""
+import concurrent.futures
 import json
 import os
 import re
+import shutil
 import subprocess
 import time
 
 import pytest
 
 from lib import tree
-from lib.procs import PASSWORD, USER, ctl, program, write_secret
+from lib.procs import PASSWORD, USER, ctl, kill_pid, program, write_secret
 from lib.wait import wait_until
 
 
@@ -137,6 +139,31 @@ def test_verify_repair_returns_when_it_is_repaired(pair_with, net):
     r = pair.source.ctl("verify", "m", "--repair")
     tree.assert_same(pair.dir, pair.copy)
     assert r.returncode == 0, r.stdout + r.stderr
+
+
+@pytest.mark.parametrize("end", ["connection", "child", "replicator"])
+def test_verify_repair_that_is_cut_is_finished(pair_with, net, end):
+    """What a repair took away and had not put back when its connection ended is compared in the next one."""
+    pair = pair_with(proxy=net)
+    (pair.dir / "d").mkdir()
+    (pair.dir / "d" / "big").write_bytes(os.urandom(8 << 20))
+    pair.source.wait()
+    shutil.rmtree(pair.copy / "d")
+    (pair.copy / "d").write_text("no directory")
+    net.proxy.rate = 1 << 20
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        repair = pool.submit(pair.source.ctl, "verify", "m", "--repair")
+        wait_until((pair.copy / "d").is_dir, "the repair is under way")
+        assert not (pair.copy / "d" / "big").exists()
+        if end == "connection":
+            net.proxy.cut()
+        elif end == "child":
+            kill_pid(pair.standby.children()[0])
+        else:
+            pair.source.kill_replicator()
+        net.proxy.rate = None
+        assert repair.result().returncode == 2
+    pair.same()
 
 
 def test_verify_repair_tells_what_it_could_not_repair(pair_with):
