@@ -232,3 +232,25 @@ def test_random_operations_with_kills(pair, seed):
             kill_pid(pid)
     load.stop().check()
     same(source)
+
+
+def test_attributes_of_closed_files_are_compared(pair):
+    """What their owner may not read without changing the mode differs neither for good nor unnoticed."""
+    for mode in CLOSED:
+        (pair.dir / f"file{mode:o}").write_text("x")
+        (pair.dir / f"dir{mode:o}").mkdir()
+        for path in (pair.dir / f"file{mode:o}", pair.dir / f"dir{mode:o}"):
+            os.setxattr(path, "user.colour", b"blue")
+            os.chmod(path, mode)
+    pair.standby.start()
+    pair.start()
+    same(pair)
+    r = pair.ctl("verify", pair.name)
+    assert r.returncode == 0, r.stdout + r.stderr
+    for mode in CLOSED:
+        os.setxattr(pair.standby.dir / f"file{mode:o}", "user.size", b"small")
+        os.setxattr(pair.standby.dir / f"dir{mode:o}", "user.size", b"small")
+    r = pair.ctl("verify", pair.name)
+    assert r.returncode == 1 and all(f"file{mode:o}" in r.stdout and f"dir{mode:o}" in r.stdout for mode in CLOSED), r.stdout + r.stderr
+    assert pair.ctl("verify", pair.name, "--repair").returncode == 0
+    same(pair)
