@@ -348,21 +348,24 @@ static void read_path(struct reading *r)
 
 /* --- filters --- */
 
-static int add_pattern(struct reading *r, int line, char *word, bool include)
+/* The patterns of a line stand beside each other, and a comma belongs to its pattern; "+" and "-" belong to the word after them. */
+static void add_patterns(struct reading *r, int line, const char *list, bool include)
 {
-	if (filter_add(&r->m->filter, word, include) == -EINVAL)
-		conf_add_diag(r->c, CONF_ERROR, line, "\"%s\" is not a pattern", word);
-	return 0;
-}
-
-static int add_exclude(struct reading *r, int line, char *word)
-{
-	return add_pattern(r, line, word, false);
-}
-
-static int add_include(struct reading *r, int line, char *word)
-{
-	return add_pattern(r, line, word, true);
+	char *copy = strdup(list), *rest = copy, *word, sign = 0;
+	while (copy && (word = strsep(&rest, " \t"))) {
+		if (!*word)
+			continue;
+		if (!sign && (strcmp(word, "+") == 0 || strcmp(word, "-") == 0)) {
+			sign = *word;
+			continue;
+		}
+		if (filter_add(&r->m->filter, word, sign ? sign == '+' : include) == -EINVAL)
+			conf_add_diag(r->c, CONF_ERROR, line, "\"%s\" is not a pattern", word);
+		sign = 0;
+	}
+	if (sign)
+		conf_add_diag(r->c, CONF_ERROR, line, "no pattern after the last \"%c\"", sign);
+	free(copy);
 }
 
 static void read_pattern_file(struct reading *r, const char *key, bool include)
@@ -384,10 +387,10 @@ static void read_filters(struct reading *r)
 			      "filter is not supported: write include = and exclude = with "
 			      "patterns, or put filters into mirrors.conf of the source");
 	if ((text = get_text(r, "include", &line)))
-		each_word(text, add_include, r, line);
+		add_patterns(r, line, text, true);
 	read_pattern_file(r, "include from", true);
 	if ((text = get_text(r, "exclude", &line))) {
-		each_word(text, add_exclude, r, line);
+		add_patterns(r, line, text, false);
 		conf_add_diag(
 		    r->c, CONF_NOTICE, line,
 		    "exclude: these paths are neither touched nor accepted here; exclude them at the "

@@ -171,6 +171,24 @@ START_TEST(wrong_keys_are_errors)
 }
 END_TEST
 
+START_TEST(patterns_are_rsync_s)
+{
+	struct modules_conf mc;
+	char dir[256];
+	read_text(&mc, dir, "", "exclude = *,v + kept.o - *.o\ninclude = - a.c *.c");
+	ck_assert_int_eq(mc.conf.nerrors, 0);
+	const struct filter *f = &mc.modules[0].filter;
+	ck_assert(filter_excluded(f, "file,v", false));
+	ck_assert(!filter_excluded(f, "file", false));
+	ck_assert(!filter_excluded(f, "v", false));
+	ck_assert(!filter_excluded(f, "kept.o", false));
+	ck_assert(filter_excluded(f, "other.o", false));
+	ck_assert(filter_excluded(f, "a.c", false));
+	modules_conf_release(&mc);
+	unit_remove(dir);
+}
+END_TEST
+
 static bool allowed(const char *allow, const char *deny, const char *address)
 {
 	struct host_rules a = {0}, d = {0};
@@ -265,5 +283,5 @@ START_TEST(secrets_are_read_again_when_they_change)
 END_TEST
 
 UNIT_MAIN("modules.conf", every_sample_is_read, faults_of_the_samples_are_named, defaults,
-	  global_part_gives_defaults, a_timeout_of_zero_is_a_minute, users_have_rights, wrong_keys_are_errors, address_rules,
+	  global_part_gives_defaults, a_timeout_of_zero_is_a_minute, users_have_rights, wrong_keys_are_errors, patterns_are_rsync_s, address_rules,
 	  patterns_that_are_no_addresses, secrets_are_read_again_when_they_change)
