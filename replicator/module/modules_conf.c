@@ -75,6 +75,11 @@ static int each_word(const char *list, int (*fn)(struct reading *, int, char *),
 	return err;
 }
 
+static bool names_nothing(const char *list)
+{
+	return !list[strspn(list, " \t,")];
+}
+
 /* --- users, groups --- */
 
 static bool parse_id(const char *text, unsigned long *id)
@@ -223,8 +228,8 @@ static void read_auth(struct reading *r)
 	const char *users = get_text(r, "auth users", &line);
 	if (users)
 		each_word(users, add_user, r, line);
-	if (!m->nusers && !lookup(r, "auth users"))
-		conf_add_diag(r->c, CONF_ERROR, m->line,
+	if (!lookup(r, "auth users") || (users && names_nothing(users)))
+		conf_add_diag(r->c, CONF_ERROR, users ? line : m->line,
 			      "module [%s] has no \"auth users\": nobody is let in without a password here; "
 			      "add auth users = NAME and secrets file = FILE",
 			      m->name);
@@ -236,8 +241,8 @@ static void read_auth(struct reading *r)
 	m->secrets_file = get_text(r, "secrets file", &m->secrets_line);
 	if (m->secrets_file && *m->secrets_file)
 		check_secrets(r);
-	else if (!lookup(r, "secrets file"))
-		conf_add_diag(r->c, CONF_ERROR, m->line,
+	else if (!lookup(r, "secrets file") || m->secrets_file)
+		conf_add_diag(r->c, CONF_ERROR, m->secrets_file ? m->secrets_line : m->line,
 			      "module [%s] has no \"secrets file\": add secrets file = FILE with a line "
 			      "USER:PASSWORD, mode 600",
 			      m->name);
@@ -272,6 +277,9 @@ static void read_hosts(struct reading *r)
 	const char *allow = get_text(r, "hosts allow", &line);
 	if (allow)
 		each_word(allow, add_allow, r, line);
+	if (allow && names_nothing(allow))
+		conf_add_diag(r->c, CONF_ERROR, line,
+			      "hosts allow names nobody; write the addresses of the sources, or * for everyone");
 	const char *deny = get_text(r, "hosts deny", &deny_line);
 	if (deny)
 		each_word(deny, add_deny, r, deny_line);

@@ -158,6 +158,11 @@ START_TEST(wrong_keys_are_errors)
 					       {"secrets file = /no/such", "/no/such"},
 					       {"auth users = alice:admin", "ro, rw or deny"},
 					       {"auth users = @wheel", "groups"},
+					       {"auth users =", "auth users"},
+					       {"auth users = ,", "auth users"},
+					       {"secrets file =", "secrets file"},
+					       {"hosts allow =", "hosts allow names nobody"},
+					       {"hosts allow = ,", "hosts allow names nobody"},
 					       {"list = maybe", "yes or no"},
 					       {"filter = - x", "filter"}};
 	for (size_t i = 0; i < sizeof(wrong) / sizeof(*wrong); i++) {
