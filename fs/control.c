@@ -47,6 +47,13 @@ static void reply_with(int fd, json_t *obj, const int *fds, int nfds)
 	json_decref(obj);
 }
 
+static json_t *with_places(const struct tfs *fs, json_t *o)
+{
+	ctl_set_path(o, "source", fs->mirror->source);
+	ctl_set_path(o, "mountpoint", fs->mirror->mountpoint);
+	return o;
+}
+
 static void do_attach(struct tfs *fs, struct client *c, int fds[CTL_FDS_MAX])
 {
 	int out[2] = {fs->rootfd, fs->journalfd};
@@ -61,10 +68,7 @@ static void do_attach(struct tfs *fs, struct client *c, int fds[CTL_FDS_MAX])
 		return;
 	}
 	fds[0] = -1; /* the journal keeps it */
-	reply_with(c->fd,
-	    json_pack("{s:b,s:i,s:s,s:s,s:s}", "ok", 1, "slot", c->slot, "source", fs->mirror->source, "source_id",
-		fs->source_id, "mountpoint", fs->mirror->mountpoint),
-	    out, 2);
+	reply_with(c->fd, with_places(fs, json_pack("{s:b,s:i,s:s}", "ok", 1, "slot", c->slot, "source_id", fs->source_id)), out, 2);
 }
 
 static json_t *features(const struct tfs *fs)
@@ -83,11 +87,10 @@ static void do_status(struct tfs *fs, struct client *c)
 	inodes = fs->tree.ninodes;
 	pthread_mutex_unlock(&fs->tree.lock);
 	reply_with(c->fd,
-	    json_pack("{s:b,s:i,s:s,s:s,s:I,s:I,s:I,s:b,s:b,s:I,s:I,s:o}", "ok", 1, "pid", (int)getpid(), "mountpoint",
-		fs->mirror->mountpoint, "source", fs->mirror->source, "seq", (json_int_t)journal_seq(fs->journal),
-		"journal_bytes", (json_int_t)atomic_load(&h->bytes), "journal_limit", (json_int_t)fs->mirror->journal_limit,
+	    with_places(fs, json_pack("{s:b,s:i,s:I,s:I,s:I,s:b,s:b,s:I,s:I,s:o}", "ok", 1, "pid", (int)getpid(),
+		"seq", (json_int_t)journal_seq(fs->journal), "journal_bytes", (json_int_t)atomic_load(&h->bytes), "journal_limit", (json_int_t)fs->mirror->journal_limit,
 		"degraded", atomic_load(&h->degraded) != 0, "collapsed", atomic_load(&h->collapsed) != 0, "open_dirty",
-		(json_int_t)dirty_count(fs), "inodes", (json_int_t)inodes, "features", features(fs)),
+		(json_int_t)dirty_count(fs), "inodes", (json_int_t)inodes, "features", features(fs))),
 	    NULL, 0);
 }
 

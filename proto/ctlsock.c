@@ -16,6 +16,8 @@
 
 #include "proto/ctlsock.h"
 #include "proto/err.h"
+#include "proto/hex.h"
+#include "proto/path.h"
 
 #define CTL_BACKLOG 64
 
@@ -263,4 +265,58 @@ int ctl_call(int fd, const char *op, const json_t *args, json_t **reply, int fds
 	*reply = NULL;
 	ctl_drop_fds(fds);
 	return E_PROTO;
+}
+
+static json_t *ctl_hex(const char *path)
+{
+	size_t n = strlen(path);
+	char *s = malloc(2 * n + 1);
+	json_t *v;
+
+	if (s == NULL)
+		return NULL;
+	hex_put(s, path, n);
+	v = json_string(s);
+	free(s);
+	return v;
+}
+
+void ctl_set_path(json_t *o, const char *key, const char *path)
+{
+	json_t *v = json_string(path);
+	char *shown, name[64];
+	size_t size;
+
+	if (v != NULL) {
+		json_object_set_new(o, key, v);
+		return;
+	}
+	size = 4 * strlen(path) + 1;
+	shown = malloc(size);
+	if (shown == NULL)
+		return;
+	json_object_set_new(o, key, json_string(path_show(shown, size, path)));
+	snprintf(name, sizeof(name), "%s_hex", key);
+	json_object_set_new(o, name, ctl_hex(path));
+	free(shown);
+}
+
+char *ctl_get_path(const json_t *o, const char *key)
+{
+	const char *text = json_string_value(json_object_get(o, key)), *hex;
+	char name[64], *path;
+	size_t n;
+
+	snprintf(name, sizeof(name), "%s_hex", key);
+	hex = json_string_value(json_object_get(o, name));
+	if (hex == NULL)
+		return text != NULL ? strdup(text) : NULL;
+	n = strlen(hex) / 2;
+	path = malloc(n + 1);
+	if (path != NULL && hex_get(path, hex, n) == 0) {
+		path[n] = '\0';
+		return path;
+	}
+	free(path);
+	return NULL;
 }

@@ -25,5 +25,10 @@ int ctl_recv(int fd, json_t **obj, int fds[CTL_FDS_MAX], int timeout_ms);
 /* Send {"op": op} + members of args (may be NULL; borrowed), await one reply. Returns 0 with *reply owned,
  * E_REFUSED with *reply holding "error", or another error. */
 int ctl_call(int fd, const char *op, const json_t *args, json_t **reply, int fds[CTL_FDS_MAX], int timeout_ms);
+/* Set o[key] to a path or a name: a string if it is UTF-8, else the escaped form, with the bytes as hex digits in
+ * o[key_hex]. */
+void ctl_set_path(json_t *o, const char *key, const char *path);
+/* The bytes of what ctl_set_path set. Returns owned text, or NULL if there is none, it is no such thing, or there is no memory. */
+char *ctl_get_path(const json_t *o, const char *key);
 
 #endif

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 #include "proto/ctlsock.h"
@@ -63,7 +64,9 @@ static void write_back(const struct ctl_mirror *cm)
 	json_t *reply;
 
 	if (ctl_ask(cm, CTL_SOCK_MOUNT, "status", NULL, &reply, CTL_ASK_MS) == 0) {
-		int fd = open(ctl_str(reply, "mountpoint"), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		char *mountpoint = ctl_get_path(reply, "mountpoint");
+		int fd = mountpoint ? open(mountpoint, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+		free(mountpoint);
 		if (fd >= 0) {
 			if (syncfs(fd) < 0)
 				warn("%s: syncfs %s", cm->name, ctl_str(reply, "mountpoint"));

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <unistd.h>
@@ -44,16 +45,19 @@ static int wait_gone(const struct ctl_mirror *cm)
  * command. */
 static bool in_use(const struct ctl_mirror *cm)
 {
-	char list[1024], mountpoint[4096] = "";
+	char list[1024], *mountpoint = NULL;
 	json_t *reply;
 
 	if (ctl_ask(cm, CTL_SOCK_MOUNT, "status", NULL, &reply, CTL_ASK_MS) == 0)
-		strlcpy(mountpoint, ctl_str(reply, "mountpoint"), sizeof(mountpoint));
+		mountpoint = ctl_get_path(reply, "mountpoint");
 	json_decref(reply);
-	if (*mountpoint == '\0' || users_find(mountpoint, list, sizeof(list)) <= 0)
+	if (mountpoint == NULL || users_find(mountpoint, list, sizeof(list)) <= 0) {
+		free(mountpoint);
 		return false;
+	}
 	warnx("%s: %s is in use by %s; end them first, or detach the mount under them: %s %s", cm->name,
 	      mountpoint, list, geteuid() == 0 ? "umount -l" : "fusermount3 -uz", mountpoint);
+	free(mountpoint);
 	return true;
 }
 

@@ -9,6 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include "proto/conn.h"
+#include "proto/ctlsock.h"
 #include "proto/mirror.h"
 
 /* Exit codes. 1 is the answer "not yet" or "not equal", 2 is "cannot tell" or "needs a person". */
@@ -96,9 +97,6 @@ const char *ctl_show_bytes(char *out, size_t size, double bytes);
 const char *ctl_show_secs(char *out, size_t size, double seconds);
 /* Foreign text (UTF-8) with control characters replaced, for a terminal. */
 const char *ctl_show_text(char *out, size_t size, const char *text);
-/* Set o[key] to a path: a string if it is UTF-8, else the escaped form, with the bytes as hex digits in
- * o[key_hex]. */
-void ctl_set_path(json_t *o, const char *key, const char *path);
 
 /* Free the members of a target that mirror_parse_url filled. */
 void ctl_target_release(struct mirror_target *t);

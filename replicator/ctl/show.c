@@ -2,10 +2,6 @@
  * How numbers, foreign text and paths are shown. */
 #include "config.h"
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include "proto/hex.h"
-#include "proto/path.h"
 #include "replicator/ctl/ctl.h"
 
 const char *ctl_show_bytes(char *out, size_t size, double bytes)
@@ -50,35 +46,4 @@ const char *ctl_show_text(char *out, size_t size, const char *text)
 	if (size > 0)
 		out[o] = '\0';
 	return out;
-}
-
-static json_t *hex(const char *path)
-{
-	size_t n = strlen(path);
-	char *s = malloc(2 * n + 1);
-
-	if (s == NULL)
-		return NULL;
-	hex_put(s, path, n);
-	json_t *v = json_string(s);
-	free(s);
-	return v;
-}
-
-void ctl_set_path(json_t *o, const char *key, const char *path)
-{
-	json_t *v = json_string(path);
-
-	if (v) {
-		json_object_set_new(o, key, v);
-		return;
-	}
-	size_t size = 4 * strlen(path) + 1;
-	char *shown = malloc(size), name[64];
-	if (shown == NULL)
-		return;
-	json_object_set_new(o, key, json_string(path_show(shown, size, path)));
-	snprintf(name, sizeof(name), "%s_hex", key);
-	json_object_set_new(o, name, hex(path));
-	free(shown);
 }

@@ -29,9 +29,12 @@ static void worsen(json_t *s, const char *state)
 
 static void problem(json_t *s, const char *state, const char *text, const char *remedy)
 {
+	json_t *p = json_object();
+
+	ctl_set_path(p, "text", text);
+	ctl_set_path(p, "remedy", remedy);
+	json_array_append_new(json_object_get(s, "problems"), p);
 	worsen(s, state);
-	json_array_append_new(json_object_get(s, "problems"),
-			      json_pack("{s:s, s:s}", "text", text, "remedy", remedy));
 }
 
 static void ask(json_t *s, const struct ctl_mirror *cm, const char *sock, bool replicator)
@@ -64,9 +67,11 @@ static void add_configured_targets(json_t *s, const struct ctl_mirror *cm)
 {
 	json_t *targets = json_array();
 
-	for (int i = 0; cm->configured && i < cm->m.ntargets; i++)
-		json_array_append_new(
-		    targets, json_pack("{s:s, s:s}", "url", cm->m.targets[i].url, "state", "unknown"));
+	for (int i = 0; cm->configured && i < cm->m.ntargets; i++) {
+		json_t *t = json_pack("{s:s}", "state", "unknown");
+		ctl_set_path(t, "url", cm->m.targets[i].url);
+		json_array_append_new(targets, t);
+	}
 	json_object_set_new(s, "targets", targets);
 }
 
@@ -98,7 +103,9 @@ static void judge(json_t *s)
 
 json_t *status_collect(const struct ctl_mirror *cm)
 {
-	json_t *s = json_pack("{s:s, s:[]}", "name", cm->name, "problems");
+	json_t *s = json_pack("{s:[]}", "problems");
+
+	ctl_set_path(s, "name", cm->name);
 
 	ask(s, cm, CTL_SOCK_MOUNT, false);
 	/* the mount's reply has no state; the replicator's must not hide a mount that is down */
@@ -112,9 +119,9 @@ json_t *status_collect(const struct ctl_mirror *cm)
 		json_object_set_new(s, "state", json_string("broken"));
 	if (cm->configured) {
 		if (json_object_get(s, "source") == NULL)
-			json_object_set_new(s, "source", json_string(cm->m.source));
+			ctl_set_path(s, "source", cm->m.source);
 		if (json_object_get(s, "mountpoint") == NULL)
-			json_object_set_new(s, "mountpoint", json_string(cm->m.mountpoint));
+			ctl_set_path(s, "mountpoint", cm->m.mountpoint);
 	}
 	judge(s);
 	return s;

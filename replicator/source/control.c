@@ -25,11 +25,10 @@ static int reply_ok(int fd)
 
 static int reply_error(int fd, const char *text)
 {
-	json_t *o = json_pack("{s:b, s:s}", "ok", 0, "error", text);
+	json_t *o = json_pack("{s:b}", "ok", 0);
 	int r;
 
-	if (o == NULL)
-		o = json_pack("{s:b, s:s}", "ok", 0, "error", "failed");
+	ctl_set_path(o, "error", text);
 	r = ctl_send(fd, o, NULL, 0);
 	json_decref(o);
 	return r;

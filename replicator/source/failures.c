@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/queue.h>
+#include "proto/ctlsock.h"
 #include "proto/path.h"
 #include "proto/clock.h"
 #include "replicator/source/failures.h"
@@ -231,6 +232,7 @@ json_t *failures_json(struct failures *f, size_t max)
 	json_t *a = json_array();
 	char shown[SHOWN_TEXT];
 	struct failure *x;
+	json_t *o;
 
 	pthread_mutex_lock(&f->lock);
 	TAILQ_FOREACH(x, &f->list, link) {
@@ -238,8 +240,9 @@ json_t *failures_json(struct failures *f, size_t max)
 			break;
 		if (!x->shown)
 			continue;
-		json_array_append_new(a, json_pack("{s:s, s:s, s:f}", "path", path_show(shown, sizeof shown, x->path), "text",
-		    x->text == NULL ? "" : x->text, "since", (double)x->since / (double)NS_PER_S));
+		o = json_pack("{s:s, s:f}", "path", path_show(shown, sizeof shown, x->path), "since", (double)x->since / (double)NS_PER_S);
+		ctl_set_path(o, "text", x->text == NULL ? "" : x->text);
+		json_array_append_new(a, o);
 	}
 	pthread_mutex_unlock(&f->lock);
 	return a;

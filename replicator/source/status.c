@@ -3,6 +3,7 @@
  * by itself. The journal's last sequence number is read first, so that a change made meanwhile can only make the answer worse. */
 #include "config.h"
 #include <unistd.h>
+#include "proto/ctlsock.h"
 #include "replicator/source/replicator.h"
 
 json_t *status_json(struct replicator *r)
@@ -21,8 +22,9 @@ json_t *status_json(struct replicator *r)
 	pthread_mutex_lock(&r->lock);
 	paused = r->paused;
 	pthread_mutex_unlock(&r->lock);
-	o = json_pack("{s:b, s:s, s:s, s:b, s:I, s:i}", "ok", 1, "mirror", r->mirror.name, "state",
+	o = json_pack("{s:b, s:s, s:b, s:I, s:i}", "ok", 1, "state",
 	    any ? "broken" : all ? "insync" : "behind", "paused", paused, "seq", (json_int_t)seq, "pid", (int)getpid());
+	ctl_set_path(o, "mirror", r->mirror.name);
 	json_object_set_new(o, "targets", list);
 	return o;
 }

@@ -15,6 +15,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
+#include "proto/ctlsock.h"
 #include "proto/err.h"
 #include "proto/fileio.h"
 #include "proto/log.h"
@@ -419,11 +420,12 @@ json_t *target_status(struct target *t, const uint8_t journal_id[16], uint64_t h
 	*insync = knows_locked(v, journal_id) && v->connected && !v->busy && lag == 0 && failed == 0 && v->state == TS_REPLICATING;
 	*broken = failures_shown(t->failures) != 0 || v->state == TS_HELD || v->state == TS_REFUSED;
 	path_show(error, sizeof error, v->error);
-	o = json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:f, s:s, s:I, s:I, s:I}", "url", t->env.to->url, "state", shown_state(v, *insync),
+	o = json_pack("{s:s, s:I, s:I, s:I, s:I, s:f, s:s, s:I, s:I, s:I}", "state", shown_state(v, *insync),
 	    "applied", (json_int_t)v->applied, "durable", (json_int_t)v->durable, "lag_records", (json_int_t)lag, "lag_bytes",
 	    (json_int_t)v->bytes_left, "lag_seconds",
 	    lag != 0 && v->oldest_ns != 0 && v->oldest_ns < now ? (double)(now - v->oldest_ns) / (double)NS_PER_S : 0.0, "error", error,
 	    "files", (json_int_t)v->files, "bytes_sent", (json_int_t)v->sent, "bytes_received", (json_int_t)v->received);
+	ctl_set_path(o, "url", t->env.to->url);
 	if (v->comparing || v->state == TS_COMPARING)
 		json_object_set_new(o, "progress", progress_json(&v->progress));
 	pthread_mutex_unlock(&v->lock);

@@ -12,6 +12,7 @@
 #include <sys/queue.h>
 #include <sys/stat.h>
 #include <sys/tree.h>
+#include "proto/ctlsock.h"
 #include "proto/err.h"
 #include "proto/path.h"
 #include "proto/clock.h"
@@ -190,17 +191,13 @@ static json_t *packet_locked(struct vjob *j, bool *more)
 		p = json_pack("{s:b, s:I, s:I}", "ok", j->error[0] == '\0', "differences", (json_int_t)j->differences, "repaired",
 		    (json_int_t)j->repaired);
 		if (j->error[0] != '\0')
-			json_object_set_new(p, "error", json_string(j->error));
+			ctl_set_path(p, "error", j->error);
 		return p;
 	}
 	STAILQ_REMOVE_HEAD(&j->lines, link);
-	p = json_pack("{s:b, s:b, s:s, s:s}", "ok", 1, "more", 1, "target", x->target, "what", x->what);
-	json_object_set_new(p, "path", json_string(x->path));
-	if (json_object_get(p, "path") == NULL) { /* not UTF-8 */
-		char shown[4096];
-
-		json_object_set_new(p, "path", json_string(path_show(shown, sizeof shown, x->path)));
-	}
+	p = json_pack("{s:b, s:b, s:s}", "ok", 1, "more", 1, "what", x->what);
+	ctl_set_path(p, "target", x->target);
+	ctl_set_path(p, "path", x->path);
 	free(x->path);
 	free(x);
 	return p;

@@ -128,7 +128,7 @@ class Process:
         """Start it; the log is appended to."""
         extra = dict(user=self.as_user, group=self.as_user, extra_groups=[]) if self.as_user else {}
         with open(self.log_path, "ab") as log:
-            log.write(b"$ " + " ".join(map(str, argv)).encode() + b"\n")
+            log.write(b"$ " + os.fsencode(" ".join(map(str, argv))) + b"\n")
             log.flush()
             self.popen = subprocess.Popen(self.prefix + list(map(str, argv)), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                                           env={**self.site.environment(), **self.env}, start_new_session=True, **extra)

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from lib import tree
-from lib.procs import PASSWORD, USER, ctl, kill_pid, program, write_secret
+from lib.procs import PASSWORD, USER, Process, ctl, kill_pid, program, write_secret
 from lib.wait import wait_until
 
 
@@ -264,6 +264,29 @@ def test_modules(pair, site):
     pair.same()
 
 
+class Latin(Process):
+    """A mirror whose names are not UTF-8, mounted."""
+
+    def __init__(self, site):
+        super().__init__(site, "latin")
+        site.extra.append(self)
+        standby = site.standby().start()
+        self.name, self.dir, self.config = b"caf\xe9", os.fsencode(site.dir) + b"/caf\xe9", site.dir / "latin.conf"
+        os.mkdir(self.dir)
+        write_secret(site.dir / "password", PASSWORD + "\n")
+        self.config.write_bytes(b"[%s]\nsource = %s\n" % (self.name, self.dir) + f"target = {standby.url()}\npassword file = {site.dir}/password\n"
+                                f"state dir = {site.dir}/latin.state\n".encode())
+        self.spawn(program("tandemfs"), "--config", self.config, "--foreground", os.fsdecode(self.name))
+        wait_until(lambda: os.path.ismount(self.dir), self.log)
+
+    def write(self, name):
+        with open(self.dir + b"/" + os.fsencode(name), "w", encoding="ascii") as f:
+            f.write("x")
+
+    def run(self, command, *args):
+        return subprocess.run([program("tandemctl"), "--config", self.config, command, self.name, *args], capture_output=True, timeout=60, check=False)
+
+
 def test_pause_and_resume(pair):
     pair.source.wait()
     assert pair.source.ctl("pause", "m").returncode == 0
@@ -316,3 +339,26 @@ def test_arguments_show_in_ps(pair):
     names = {os.path.basename(a[0].split(":")[0].split()[0]) for a in processes(str(pair.site.dir)).values()}
     assert {"tandemfs", "tandem-replicator", "tandemd"} <= names, names
     tree.assert_same(pair.dir, pair.copy)
+
+
+def test_names_that_are_not_utf8(site):
+    """Source, mountpoint and mirror are named in Latin-1: all of it works, and JSON tells the bytes."""
+    source = Latin(site)
+    source.write("name")
+    assert source.run("wait", "--timeout", "60").returncode == 0, source.log()
+    assert (site.standbys[0].dir / "name").exists()
+    r = source.run("status", "--json")
+    s = json.loads(r.stdout)["mirrors"][0]
+    assert (r.returncode, s["state"], bytes.fromhex(s["name_hex"]), bytes.fromhex(s["source_hex"])) == (0, "insync", source.name, source.dir), r.stdout
+    with open(source.dir + b"/name", encoding="ascii"):
+        r = source.run("unmount")
+        assert r.returncode == 2 and b"in use" in r.stderr, r.stderr
+    assert source.run("unmount").returncode == 0
+    assert source.wait_exit() == 0
+
+
+def test_verify_tells_the_bytes_of_a_name_that_is_not_utf8(pair):
+    (pair.copy / os.fsdecode(b"l\xe4nge")).write_text("x")
+    r = pair.source.ctl("verify", "m", "--json")
+    found = [json.loads(line) for line in r.stdout.splitlines()]
+    assert b"l\xe4nge" in [bytes.fromhex(d["path_hex"]) for d in found if "path_hex" in d], r.stdout
