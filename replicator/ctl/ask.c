@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include "proto/clock.h"
 #include "proto/ctlsock.h"
 #include "proto/err.h"
 #include "proto/jhead.h"
@@ -59,11 +60,11 @@ void ctl_complain(const struct ctl_mirror *cm, const char *sock, int err, const 
 
 /* Write back dirty pages of shared mappings: syncfs on the mount. Only when the mount answers, since a
  * dead one would answer ENOTCONN or hang. */
-static void write_back(const struct ctl_mirror *cm)
+static void write_back(const struct ctl_mirror *cm, int timeout_ms)
 {
 	json_t *reply;
 
-	if (ctl_ask(cm, CTL_SOCK_MOUNT, "status", NULL, &reply, CTL_ASK_MS) == 0) {
+	if (ctl_ask(cm, CTL_SOCK_MOUNT, "status", NULL, &reply, timeout_ms) == 0) {
 		char *mountpoint = ctl_get_path(reply, "mountpoint");
 		int fd = mountpoint ? open(mountpoint, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
 		free(mountpoint);
@@ -93,12 +94,17 @@ static int journal_end(const struct ctl_mirror *cm, uint64_t *seq)
 	return 0;
 }
 
-int ctl_flush(const struct ctl_mirror *cm, uint64_t *seq, bool *mounted)
+int ctl_flush(const struct ctl_mirror *cm, uint64_t *seq, bool *mounted, int timeout_ms)
 {
 	json_t *reply;
 
-	write_back(cm);
-	int rc = ctl_ask(cm, CTL_SOCK_MOUNT, "flush", NULL, &reply, -1);
+	uint64_t begin = clock_mono();
+	write_back(cm, timeout_ms >= 0 && timeout_ms < CTL_ASK_MS ? timeout_ms : CTL_ASK_MS);
+	if (timeout_ms >= 0) {
+		uint64_t spent = (clock_mono() - begin) / NS_PER_MS;
+		timeout_ms = spent < (uint64_t)timeout_ms ? timeout_ms - (int)spent : 0;
+	}
+	int rc = ctl_ask(cm, CTL_SOCK_MOUNT, "flush", NULL, &reply, timeout_ms);
 	if (mounted)
 		*mounted = rc == 0;
 	if (rc == 0)

@@ -68,7 +68,7 @@ static int compare(const struct ctl_mirror *cm, const struct ctl_args *a, const 
 	bool mounted;
 
 	/* what programs wrote so far is to be compared, not what will be sent in a second */
-	int rc = ctl_flush(cm, &seq, &mounted);
+	int rc = ctl_flush(cm, &seq, &mounted, -1);
 	if (rc < 0)
 		return rc;
 	int fd = ctl_dial(cm, CTL_SOCK_REPLICATOR);

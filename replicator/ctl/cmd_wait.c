@@ -3,6 +3,7 @@
 #include "config.h"
 #include <err.h>
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -23,12 +24,17 @@ static double now(void)
 	return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
 }
 
+static int milliseconds(double seconds)
+{
+	return seconds < INT_MAX / 1000 - GRACE_MS ? (int)(seconds * 1000) : INT_MAX - GRACE_MS;
+}
+
 /* One question. left: seconds, 0 for ever. */
 static int ask_wait(const struct ctl_mirror *cm, uint64_t seq, double left, json_t **reply)
 {
 	json_t *args = json_pack("{s:I, s:f}", "seq", (json_int_t)seq, "timeout", left);
 	int rc = ctl_ask(cm, CTL_SOCK_REPLICATOR, "wait", args, reply,
-			 left > 0 ? (int)(left * 1000) + GRACE_MS : -1);
+			 left > 0 ? milliseconds(left) + GRACE_MS : -1);
 
 	json_decref(args);
 	return rc;
@@ -61,9 +67,9 @@ static int answer(const struct ctl_mirror *cm, int rc, const json_t *reply, uint
 }
 
 /* Ask until the replicator has answered or the time is up; a replicator that restarts is asked again. */
-static int wait_for(const struct ctl_mirror *cm, uint64_t seq, long timeout)
+static int wait_for(const struct ctl_mirror *cm, uint64_t seq, double begin, long timeout)
 {
-	double begin = now(), end = timeout > 0 ? begin + (double)timeout : 0;
+	double end = timeout > 0 ? begin + (double)timeout : 0;
 	bool told = false;
 	json_t *reply = NULL;
 	int rc;
@@ -92,11 +98,16 @@ static int wait_for(const struct ctl_mirror *cm, uint64_t seq, long timeout)
 int cmd_wait(const struct ctl_args *a)
 {
 	struct ctl_mirror cm;
+	double begin = now();
 	uint64_t seq = 0;
-	int rc = CTL_BROKEN;
+	int rc = ctl_mirror_open(&cm, a, a->name);
 
-	if (ctl_mirror_open(&cm, a, a->name) == 0 && ctl_flush(&cm, &seq, NULL) == 0)
-		rc = wait_for(&cm, seq, a->timeout);
+	if (rc == 0)
+		rc = ctl_flush(&cm, &seq, NULL, a->timeout > 0 ? milliseconds(a->timeout) : -1);
+	if (rc == 0)
+		rc = wait_for(&cm, seq, begin, a->timeout);
+	else
+		rc = rc == E_TIMEOUT ? CTL_BEHIND : CTL_BROKEN;
 	ctl_mirror_close(&cm);
 	return rc;
 }

@@ -82,9 +82,9 @@ int ctl_ask(const struct ctl_mirror *cm, const char *sock, const char *op, const
 /* Print why a question failed, which process did not answer and how to start it. reply may be NULL. */
 void ctl_complain(const struct ctl_mirror *cm, const char *sock, int err, const json_t *reply);
 /* Write back stores through MAP_SHARED, then let the mount journal everything done so far. *seq gets the
- * sequence; with the mount down, the journal's last (*mounted tells; may be NULL). Returns 0 or an error
- * that was printed. */
-int ctl_flush(const struct ctl_mirror *cm, uint64_t *seq, bool *mounted);
+ * sequence; with the mount down, the journal's last (*mounted tells; may be NULL). timeout_ms -1: for ever. Returns 0 or an error
+ * that was printed, E_TIMEOUT for a mount that does not answer. */
+int ctl_flush(const struct ctl_mirror *cm, uint64_t *seq, bool *mounted, int timeout_ms);
 
 /* Members of a reply; a missing one, or one of another type, is 0, false or "". */
 double ctl_num(const json_t *o, const char *key);

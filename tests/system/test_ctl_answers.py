@@ -141,6 +141,15 @@ def test_wait_without_a_replicator_times_out(mirror):
     assert 0.9 < time.monotonic() - began < 10
 
 
+@pytest.mark.parametrize("silent", [["flush"], ["status", "flush"]])
+def test_wait_for_a_mount_that_does_not_answer_times_out(mirror, silent):
+    """It hangs in a file server, or was stopped: who gave a time is told when it is over."""
+    mirror.mount(**{op: lambda request: threading.Event().wait() for op in silent})
+    mirror.replicator(wait={"ok": True})
+    r = mirror.run("wait", "m", "--timeout", "1")
+    assert r.returncode == 1 and "tandemfs" in r.stderr and "timed out" in r.stderr, r.stderr
+
+
 def test_wait_says_what_is_missing(mirror):
     mirror.mount()
     mirror.replicator(wait={"ok": False, "error": "tandem://u@h/m: 3 records are missing"})
