@@ -4,8 +4,10 @@
 #include "config.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,11 +32,25 @@ struct client {
 	_Atomic int *count;
 };
 
-static int take_lock(struct replicator *r)
+/* Say why it cannot start: in the log, and to who typed the command if that is elsewhere. */
+static void __attribute__((format(printf, 2, 3))) start_error(bool foreground, const char *fmt, ...)
+{
+	char text[PATH_MAX + 256];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof text, fmt, ap);
+	va_end(ap);
+	log_error("%s", text);
+	if (!foreground)
+		fprintf(stderr, "tandem-replicator: %s\n", text);
+}
+
+static int take_lock(struct replicator *r, bool foreground)
 {
 	r->state_dirfd = fio_open_dir(r->mirror.state_dir);
 	if (r->state_dirfd < 0) {
-		log_error("cannot open the state directory %s: %s", r->mirror.state_dir, err_text(r->state_dirfd));
+		start_error(foreground, "cannot open the state directory %s: %s", r->mirror.state_dir, err_text(r->state_dirfd));
 		return r->state_dirfd;
 	}
 	r->lockfd = openat(r->state_dirfd, "replicator.lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
@@ -42,9 +58,9 @@ static int take_lock(struct replicator *r)
 		int err = -errno;
 
 		if (err == -EWOULDBLOCK)
-			log_error("another tandem-replicator runs for mirror %s", r->mirror.name);
+			start_error(foreground, "another tandem-replicator runs for mirror %s", r->mirror.name);
 		else
-			log_error("cannot lock %s/replicator.lock: %s", r->mirror.state_dir, err_text(err));
+			start_error(foreground, "cannot lock %s/replicator.lock: %s", r->mirror.state_dir, err_text(err));
 		return err;
 	}
 	return 0;
@@ -181,17 +197,17 @@ static int run(struct replicator *r, bool foreground)
 	if (sigfd < 0)
 		return sigfd;
 	raise_limits();
-	ret = take_lock(r);
+	ret = take_lock(r, foreground);
 	if (ret < 0)
 		return ret;
 	sock = ctl_listen(r->state_dirfd, "replicator.sock");
 	if (sock < 0) {
-		log_error("cannot listen on %s/replicator.sock: %s", r->mirror.state_dir, err_text(sock));
+		start_error(foreground, "cannot listen on %s/replicator.sock: %s", r->mirror.state_dir, err_text(sock));
 		return sock;
 	}
 	if (!foreground && daemon(0, 0) != 0) { /* not before all that can be wrong was told to who started us, nor after the first thread */
 		ret = -errno;
-		log_error("cannot become a daemon: %s", err_text(ret));
+		start_error(foreground, "cannot become a daemon: %s", err_text(ret));
 		return ret;
 	}
 	ret = start_targets(r);

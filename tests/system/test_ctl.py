@@ -287,6 +287,12 @@ class Latin(Process):
         return subprocess.run([program("tandemctl"), "--config", self.config, command, self.name, *args], capture_output=True, timeout=60, check=False)
 
 
+def test_second_replicator_is_told_why_it_does_not_start(pair):
+    """Without --foreground its log is syslog: who typed the command reads standard error."""
+    r = subprocess.run([program("tandem-replicator"), "--config", pair.source.config, "m"], capture_output=True, text=True, timeout=60, check=False)
+    assert r.returncode == 2 and "another tandem-replicator runs" in r.stderr, r.stderr
+
+
 def test_pause_and_resume(pair):
     pair.source.wait()
     assert pair.source.ctl("pause", "m").returncode == 0
