@@ -13,6 +13,7 @@
 #include "fs/spawn.h"
 #include "fs/supervisor.h"
 #include "proto/err.h"
+#include "proto/fileio.h"
 #include "proto/log.h"
 
 struct options {
@@ -104,6 +105,7 @@ int main(int argc, char **argv)
 	char ident[128];
 	int r;
 
+	fio_std_fill();
 	parse(&o, argc, argv);
 	argc -= optind;
 	argv += optind;

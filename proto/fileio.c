@@ -213,6 +213,13 @@ uint64_t fio_mount_id(int fd)
 	return id;
 }
 
+void fio_std_fill(void)
+{
+	for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+		if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY) != fd) /* the lowest that is free */
+			return;
+}
+
 void fio_random(void *data, size_t n)
 {
 	uint8_t *p = data;

@@ -30,6 +30,9 @@ int fio_check_secret(const char *path, char *why, size_t size);
 int fio_boot_id(uint8_t id[16]);
 /* The identity of the mount that fd lies on: another one whenever its file system is mounted again. 0: not known (before Linux 6.8). */
 uint64_t fio_mount_id(int fd);
+/* Take the places of standard input, output and error that are closed, so that nothing opened later is taken for one of them: a daemon
+ * puts /dev/null there. What is written to them fails as before. For the start of main. */
+void fio_std_fill(void);
 /* Fill with random bytes. */
 void fio_random(void *data, size_t n);
 

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include "proto/fileio.h"
 #include "replicator/ctl/ctl.h"
 
 enum {
@@ -198,6 +199,7 @@ static const struct command *parse(struct ctl_args *a, int argc, char **argv)
 int main(int argc, char **argv)
 {
 	struct ctl_args a = {.config = MIRROR_CONF_DEFAULT};
+	fio_std_fill();
 	const struct command *c = parse(&a, argc, argv);
 
 	signal(SIGPIPE, SIG_DFL);

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "proto/err.h"
+#include "proto/fileio.h"
 #include "replicator/module/server.h"
 
 #define DEFAULT_CONFIG SYSCONFDIR "/modules.conf"
@@ -39,6 +40,7 @@ int main(int argc, char **argv, char **envp)
 	bool foreground = false, check = false;
 	struct modules_conf mc;
 	int opt;
+	fio_std_fill();
 	while ((opt = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		switch (opt) {
 		case OPT_CONFIG:

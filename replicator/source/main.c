@@ -4,6 +4,7 @@
 #include <getopt.h>
 #include <stdio.h>
 #include <unistd.h>
+#include "proto/fileio.h"
 #include "proto/mirror.h"
 #include "replicator/source/replicator.h"
 
@@ -33,6 +34,7 @@ int main(int argc, char **argv)
 	bool foreground = false;
 	int c;
 
+	fio_std_fill();
 	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		switch (c) {
 		case 'c':

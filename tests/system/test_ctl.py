@@ -5,13 +5,14 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import time
 
 import pytest
 
 from lib import tree
-from lib.procs import PASSWORD, USER, Process, ctl, kill_pid, program, write_secret
+from lib.procs import PASSWORD, USER, Process, ctl, kill_pid, mounted, processes, program, write_secret
 from lib.wait import wait_until
 
 
@@ -291,6 +292,37 @@ def test_second_replicator_is_told_why_it_does_not_start(pair):
     """Without --foreground its log is syslog: who typed the command reads standard error."""
     r = subprocess.run([program("tandem-replicator"), "--config", pair.source.config, "m"], capture_output=True, text=True, timeout=60, check=False)
     assert r.returncode == 2 and "another tandem-replicator runs" in r.stderr, r.stderr
+
+
+CLOSED = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh"]  # a command that is started without standard input, output and error
+
+
+def test_mount_started_without_descriptors_comes_back(site):
+    """Nothing that tandemfs needs is where a daemon puts /dev/null: a worker that is killed is started again."""
+    source = site.source([site.standby().start().url()])
+    source.write_config()
+    subprocess.run([*CLOSED, program("tandemfs"), "--config", source.config, "m"], timeout=60, check=True)
+    (source.dir / "file").write_text("x")
+    supervisor = int((source.state / "m" / "lock").read_text())
+    [worker] = set(source.mount_pids()) - {supervisor}
+    os.kill(worker, signal.SIGKILL)
+    wait_until(lambda: worker not in source.mount_pids() and (source.dir / "file").read_text() == "x" and mounted(source.dir), source.state.joinpath("m/stderr.log").read_text)
+    source.wait()
+    assert source.ctl("unmount", "m").returncode == 0
+    source.wait_gone()
+
+
+def test_daemon_started_without_descriptors_writes_its_log(site):
+    standby = site.standby()
+    standby.keys["log file"] = log = site.dir / "daemon.log"
+    standby.write_config()
+    subprocess.run([*CLOSED, program("tandemd"), "--config", standby.config], timeout=60, check=True)
+    [pid] = processes(str(standby.config))
+    try:
+        wait_until(lambda: "listening on" in log.read_text(), log.read_text)
+    finally:
+        os.kill(pid, signal.SIGTERM)
+        wait_until(lambda: not processes(str(standby.config)), "its end")
 
 
 def test_pause_and_resume(pair):
