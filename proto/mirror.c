@@ -233,10 +233,8 @@ static void check_target(struct reading *r, const struct conf_entry *e, const st
 			      "target = %s: the user is missing: tandem://USER@HOST/MODULE, with a USER of "
 			      "the module's auth users",
 			      e->value);
-	for (const struct mirror_target *o = r->m->targets; o < t; o++)
-		if (o->port == t->port && strcmp(o->host, t->host) == 0 && strcmp(o->module, t->module) == 0)
-			conf_add_diag(r->c, CONF_ERROR, e->line,
-				      "target = %s: this module is a target already", e->value);
+	if (mirror_has_target(r->m, t))
+		conf_add_diag(r->c, CONF_ERROR, e->line, "target = %s: this module is a target already", e->value);
 }
 
 static void read_targets(struct reading *r)

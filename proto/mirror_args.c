@@ -363,6 +363,19 @@ static int args_paths(struct mirror *m, const char *source, const char *mountpoi
 	return 0;
 }
 
+static bool same_module(const struct mirror_target *a, const struct mirror_target *b)
+{
+	return a->port == b->port && strcmp(a->host, b->host) == 0 && strcmp(a->module, b->module) == 0;
+}
+
+bool mirror_has_target(const struct mirror *m, const struct mirror_target *t)
+{
+	for (const struct mirror_target *o = m->targets; o < t; o++)
+		if (same_module(o, t))
+			return true;
+	return false;
+}
+
 static int args_targets(struct mirror *m, const char *const *urls, int nurls, char *why, size_t size)
 {
 	char text[256];
@@ -381,6 +394,8 @@ static int args_targets(struct mirror *m, const char *const *urls, int nurls, ch
 			return fail(why, size, E_CONF,
 				    "--target %s: the %s is missing: " SCHEME "USER@HOST/MODULE", urls[i],
 				    *t->user == '\0' ? "user" : "module");
+		if (mirror_has_target(m, t))
+			return fail(why, size, E_CONF, "--target %s: this module is a target already", urls[i]);
 	}
 	return 0;
 }

@@ -9,5 +9,7 @@
 void mirror_defaults(struct mirror *m);
 /* Parse url and append it to the targets. Returns 0, -ENOMEM or E_CONF with why filled. */
 int mirror_add_target(struct mirror *m, const char *url, char *why, size_t size);
+/* Say whether t, one of the targets of m, is the module of one before it. */
+bool mirror_has_target(const struct mirror *m, const struct mirror_target *t);
 
 #endif

@@ -547,7 +547,8 @@ END_TEST
 
 START_TEST(a_command_line_that_lacks_something_says_what)
 {
-	static const char *const good[] = {"tandem://u@h/m"}, *const bad[] = {"tandem://u@h"};
+	static const char *const good[] = {"tandem://u@h/m"}, *const bad[] = {"tandem://u@h"},
+	    *const twice[] = {"tandem://u@h/m", "tandem://v@h:8730/m/"};
 
 	ck_assert_int_eq(mirror_from_args(&m, good, 1, "pw", "/nonexistent", NULL, NULL, why, sizeof(why)), -ENOENT);
 	ck_assert_int_eq(mirror_from_args(&m, bad, 1, "pw", "/tmp", NULL, "/s", why, sizeof(why)), E_CONF);
@@ -558,6 +559,8 @@ START_TEST(a_command_line_that_lacks_something_says_what)
 	ck_assert_ptr_nonnull(strstr(why, "--password-file"));
 	ck_assert_int_eq(mirror_from_args(&m, good, 1, "pw", "/tmp", NULL, "/tmp/s", why, sizeof(why)), E_CONF);
 	ck_assert_ptr_nonnull(strstr(why, "journal"));
+	ck_assert_int_eq(mirror_from_args(&m, twice, 2, "pw", "/tmp", NULL, "/s", why, sizeof(why)), E_CONF);
+	ck_assert_ptr_nonnull(strstr(why, "already"));
 }
 END_TEST
 
