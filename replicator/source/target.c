@@ -337,17 +337,18 @@ void target_resync(struct target *t, bool allow)
 
 void target_verify(struct target *t, struct vjob *j)
 {
-	bool can;
+	const char *no;
 
 	pthread_mutex_lock(&t->view.lock);
-	can = t->view.connected && t->view.verify == NULL;
-	if (can) {
+	no = t->view.paused ? "sending is paused: resume it first"
+	    : t->view.connected && t->view.verify == NULL ? NULL : "not connected, or another verification waits";
+	if (no == NULL) {
 		vjob_ref(j);
 		t->view.verify = j;
 	}
 	pthread_mutex_unlock(&t->view.lock);
-	if (!can)
-		vjob_done(j, t->env.to->url, 0, 0, "not connected, or another verification waits");
+	if (no != NULL)
+		vjob_done(j, t->env.to->url, 0, 0, no);
 	wake(t);
 }
 

@@ -196,6 +196,16 @@ def test_verify_without_a_standby(pair):
     assert r.returncode == 2, r.stdout + r.stderr
 
 
+@pytest.mark.parametrize("command", [["verify", "m"], ["verify", "m", "--repair"], ["resync", "m", "--dry-run"]])
+def test_verify_while_paused(pair, command):
+    """It cannot be done, and waiting for somebody to resume would not be told from a comparison that takes long."""
+    assert pair.source.ctl("pause", "m").returncode == 0
+    r = pair.source.ctl(*command, timeout=20)
+    assert r.returncode == 2 and "resume" in r.stderr, r.stdout + r.stderr
+    assert pair.source.ctl("resume", "m").returncode == 0
+    assert pair.source.ctl("verify", "m").returncode == 0
+
+
 def test_resync_repairs(pair):
     prepare(pair)
     r = pair.source.ctl("resync", "m", "--dry-run")
