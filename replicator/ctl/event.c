@@ -43,11 +43,21 @@ static void put_time(const struct jrec *r, const char *timefmt)
 {
 	time_t t = (time_t)(r->time_ns / 1000000000u);
 	struct tm tm;
-	char text[256];
+	const char *format = timefmt ? timefmt : "%Y-%m-%dT%H:%M:%S";
+	char *text = NULL, *more;
 
 	localtime_r(&t, &tm);
-	strftime(text, sizeof(text), timefmt ? timefmt : "%Y-%m-%dT%H:%M:%S", &tm);
-	fputs(text, stdout);
+	/* 0 says that it did not fit, or that it is empty in this locale, like %p */
+	for (size_t size = strlen(format) + 256, end = 64 * size; size <= end; size *= 4) {
+		if ((more = realloc(text, size)) == NULL)
+			break;
+		text = more;
+		if (strftime(text, size, format, &tm) > 0) {
+			fputs(text, stdout);
+			break;
+		}
+	}
+	free(text);
 	if (timefmt == NULL)
 		printf(".%06u", (unsigned)(r->time_ns / 1000 % 1000000));
 }

@@ -62,6 +62,24 @@ START_TEST(format_replaces_every_escape)
 }
 END_TEST
 
+START_TEST(a_time_may_be_long_or_empty)
+{
+	static char format[600];
+	struct jrec r = content("f");
+	char *s;
+
+	memset(format, 'x', sizeof(format) - 1);
+	s = CAPTURE(event_print_format(&r, "%T|%w", format));
+	ck_assert_uint_eq(strspn(s, "x"), sizeof(format) - 1);
+	ck_assert_str_eq(s + sizeof(format) - 1, "|f\n");
+	free(s);
+	s = CAPTURE(event_print_format(&r, "%T|%w", ""));
+	ck_assert_str_eq(s, "|f\n");
+	free(s);
+	jrec_release(&r);
+}
+END_TEST
+
 START_TEST(format_knows_what_it_does_not_know)
 {
 	ck_assert_int_eq(event_check_format("%n%e%%q"), 0);
@@ -127,5 +145,5 @@ START_TEST(numbers_for_people)
 }
 END_TEST
 
-UNIT_MAIN("event", names_say_what_happened, format_replaces_every_escape, format_knows_what_it_does_not_know,
+UNIT_MAIN("event", names_say_what_happened, format_replaces_every_escape, a_time_may_be_long_or_empty, format_knows_what_it_does_not_know,
     paths_are_escaped_unless_nul_ends_them, json_keeps_every_path, foreign_text_has_no_control_characters, numbers_for_people)
