@@ -415,7 +415,7 @@ static void read_numbers(struct reading *r)
 	long long timeout = 60, verbosity = 1;
 	struct conf_entry *e = conf_get(r->s, "max connections", 0);
 	if (e && e->value)
-		conf_num(r->c, e, -1, 100000, &m->max_connections);
+		conf_num(r->c, e, -100000, 100000, &m->max_connections);
 	get_num(r, "timeout", 0, 86400, &timeout);
 	if (timeout == 0) {
 		timeout = 60;
@@ -515,7 +515,7 @@ static void read_global(struct reading *r)
 	mc->max_unauthenticated_per_address = 32;
 	get_num(r, "max unauthenticated", 1, 10000, &mc->max_unauthenticated);
 	get_num(r, "max unauthenticated per address", 1, 10000, &mc->max_unauthenticated_per_address);
-	get_num(r, "max connections", -1, 100000, &mc->max_connections);
+	get_num(r, "max connections", -100000, 100000, &mc->max_connections);
 	mc->port = (int)port;
 	mc->backlog = (int)backlog;
 	if (port == 873)

@@ -117,6 +117,19 @@ START_TEST(global_part_gives_defaults)
 }
 END_TEST
 
+START_TEST(a_negative_number_closes_a_module)
+{
+	struct modules_conf mc;
+	char dir[256];
+	read_text(&mc, dir, "max connections = -5", "max connections = -2");
+	ck_assert_int_eq(mc.conf.nerrors, 0);
+	ck_assert_int_lt(mc.max_connections, 0);
+	ck_assert_int_lt(mc.modules[0].max_connections, 0);
+	modules_conf_release(&mc);
+	unit_remove(dir);
+}
+END_TEST
+
 START_TEST(a_timeout_of_zero_is_a_minute)
 {
 	struct modules_conf mc;
@@ -288,5 +301,5 @@ START_TEST(secrets_are_read_again_when_they_change)
 END_TEST
 
 UNIT_MAIN("modules.conf", every_sample_is_read, faults_of_the_samples_are_named, defaults,
-	  global_part_gives_defaults, a_timeout_of_zero_is_a_minute, users_have_rights, wrong_keys_are_errors, patterns_are_rsync_s, address_rules,
+	  global_part_gives_defaults, a_negative_number_closes_a_module, a_timeout_of_zero_is_a_minute, users_have_rights, wrong_keys_are_errors, patterns_are_rsync_s, address_rules,
 	  patterns_that_are_no_addresses, secrets_are_read_again_when_they_change)
