@@ -137,6 +137,12 @@ static void read_uid(struct reading *r)
 	r->m->uid = pw ? pw->pw_uid : (uid_t)id;
 	r->m->gid = pw ? pw->pw_gid : (gid_t)id;
 	r->m->has_uid = true;
+	if (geteuid() != 0 && r->m->uid != geteuid())
+		conf_add_diag(
+		    r->c, CONF_ERROR, line,
+		    "module [%s] asks for uid %u, but tandemd runs as uid %u and cannot change: start "
+		    "it as root, or remove uid",
+		    r->m->name, r->m->uid, geteuid());
 }
 
 static void read_identity(struct reading *r)
@@ -156,13 +162,7 @@ static void read_identity(struct reading *r)
 		m->has_uid = false;
 	else if (m->ngroups && m->gid != getegid())
 		m->has_uid = true;
-	if (geteuid() != 0 && m->uid != geteuid())
-		conf_add_diag(
-		    r->c, CONF_ERROR, line,
-		    "module [%s] asks for uid %u, but tandemd runs as uid %u and cannot change: start "
-		    "it as root, or remove uid",
-		    m->name, m->uid, geteuid());
-	else if (geteuid() != 0)
+	if (geteuid() != 0)
 		m->has_uid = false;
 	const struct passwd *pw = getpwuid(m->uid);
 	snprintf(m->who, sizeof(m->who), pw ? "uid %u (%s)" : "uid %u", m->uid, pw ? pw->pw_name : "");

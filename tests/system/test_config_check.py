@@ -182,6 +182,18 @@ def test_what_would_open_a_door_stops_the_start(tmp_path, line):
     assert code == 1, text
 
 
+def test_uid_for_a_daemon_that_is_not_root(site):
+    """It is told in the line of the uid, whether there is a gid or not."""
+    for name in ("data", "secrets"):
+        site.dir.joinpath(name).mkdir() if name == "data" else site.dir.joinpath(name).write_text("user:password\n")
+    os.chmod(site.dir / "secrets", 0o600)
+    os.chown(site.dir / "secrets", 65534, 65534)
+    path = site.dir / "modules.conf"
+    path.write_text(GOOD.replace("@", str(site.dir)) + "uid = daemon\ngid = nogroup\n")
+    r = subprocess.run([program("tandemd"), "--config", path, "--check"], capture_output=True, text=True, timeout=60, check=False, user=65534, group=65534, extra_groups=[])
+    assert r.returncode == 1 and f"{path}:8: error: module [m] asks for uid" in r.stderr, r.stderr
+
+
 def test_auth_user_without_a_password(tmp_path):
     path = write(tmp_path, GOOD.replace("auth users = user", "auth users = user, other"))
     code, found, text = findings(path)
