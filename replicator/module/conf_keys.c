@@ -189,6 +189,10 @@ static void check_entry(struct conf *c, const struct conf_section *s, const stru
 		conf_add_diag(c, CONF_ERROR, e->line, "\"%s\" belongs into a [module]", e->key);
 	else if (k->error && !is_off(e->value))
 		conf_add_diag(c, CONF_ERROR, e->line, "\"%s\" is not supported: %s", e->key, k->error);
+	else if (s->name && same(k->name, "log file"))
+		conf_add_diag(c, CONF_NOTICE, e->line,
+			      "\"%s\" has no effect in a module: all have one log, that of \"log file\" before the first [module]",
+			      e->key);
 	else if (k->notice)
 		conf_add_diag(c, CONF_NOTICE, e->line, "\"%s\" %s", e->key, k->notice);
 	if (e->value && !k->notice)

@@ -182,6 +182,12 @@ def test_what_would_open_a_door_stops_the_start(tmp_path, line):
     assert code == 1, text
 
 
+def test_log_file_of_a_module(tmp_path):
+    """rsyncd.conf may have one for each module."""
+    code, text = check(write(tmp_path, GOOD + "log file = @/log\n"))
+    assert code == 0 and re.search(r":8: notice: .log file. .*before the first", text), text
+
+
 def test_uid_for_a_daemon_that_is_not_root(site):
     """It is told in the line of the uid, whether there is a gid or not."""
     for name in ("data", "secrets"):
