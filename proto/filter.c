@@ -267,26 +267,32 @@ int filter_add(struct filter *f, const char *rule, bool include)
 	return 0;
 }
 
-int filter_add_file(struct filter *f, const char *file, bool include)
+int filter_add_file(struct filter *f, const char *file, bool include, int *bad)
 {
 	char *text = NULL, *line, *rest;
 	size_t n = 0;
-	int r = fio_slurp(AT_FDCWD, file, FILTER_FILE_MAX, &text, &n);
+	int r = fio_slurp(AT_FDCWD, file, FILTER_FILE_MAX, &text, &n), number = 0;
 
+	*bad = 0;
 	if (r != 0)
 		return r;
-	if (memchr(text, '\0', n) != NULL)
-		r = -EINVAL;
 	rest = text;
 	while (r == 0 && (line = strsep(&rest, "\n")) != NULL) {
 		size_t len = strlen(line);
 
+		number++;
+		if (rest == NULL && line + len != text + n) { /* a NUL byte hides what follows */
+			r = -EINVAL;
+			break;
+		}
 		if (len > 0 && line[len - 1] == '\r')
 			line[--len] = '\0';
 		if (len == 0 || *line == '#' || *line == ';')
 			continue;
 		r = filter_add(f, line, include);
 	}
+	if (r == -EINVAL)
+		*bad = number;
 	free(text);
 	return r;
 }

@@ -27,8 +27,8 @@ void filter_release(struct filter *f);
  * 0, -EINVAL or -ENOMEM. */
 int filter_add(struct filter *f, const char *rule, bool include);
 /* Add the rules of a file, one per line; blank lines and lines beginning with # or ; are comments. Returns 0
- * or -errno. */
-int filter_add_file(struct filter *f, const char *file, bool include);
+ * or -errno; *bad gets the number of the line that is no rule (-EINVAL), else 0. */
+int filter_add_file(struct filter *f, const char *file, bool include, int *bad);
 /* Say whether path, or a directory above it, is excluded. is_dir tells what path itself is. */
 bool filter_excluded(const struct filter *f, const char *path, bool is_dir);
 /* Say whether one rule matches this path alone (no parents), ignoring case; used for "dont compress". */

@@ -351,13 +351,15 @@ static void read_pattern_files(struct reading *r, const char *key, bool include)
 
 	for (int nth = 1; r->err == 0 && (e = conf_get(s, key, nth)) != NULL; nth++) {
 		char *file = abs_path(r, e);
-		int err;
+		int err, bad;
 
 		if (file == NULL)
 			continue;
-		err = filter_add_file(&r->m->filter, file, include);
+		err = filter_add_file(&r->m->filter, file, include, &bad);
 		if (err == -ENOMEM)
 			r->err = err;
+		else if (bad > 0)
+			conf_add_diag(r->c, CONF_ERROR, e->line, "%s = %s: its line %d is no pattern", e->key, file, bad);
 		else if (err != 0)
 			conf_add_diag(r->c, CONF_ERROR, e->line, "%s = %s: cannot be read: %s", e->key, file,
 				      err_text(err));

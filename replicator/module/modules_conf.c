@@ -378,10 +378,12 @@ static void add_patterns(struct reading *r, int line, const char *list, bool inc
 
 static void read_pattern_file(struct reading *r, const char *key, bool include)
 {
-	int line;
+	int line, bad = 0;
 	const char *file = get_text(r, key, &line);
-	int err = file ? filter_add_file(&r->m->filter, file, include) : 0;
-	if (err)
+	int err = file ? filter_add_file(&r->m->filter, file, include, &bad) : 0;
+	if (bad)
+		conf_add_diag(r->c, CONF_ERROR, line, "%s = %s: its line %d is not a pattern", key, file, bad);
+	else if (err)
 		conf_add_diag(r->c, CONF_ERROR, line, "%s = %s: %s", key, file, err_text(err));
 }
 

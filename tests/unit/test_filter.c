@@ -209,6 +209,7 @@ START_TEST(a_file_of_rules_is_read)
 	char dir[256], file[300];
 	struct filter f;
 	FILE *out;
+	int bad;
 
 	unit_scratch(dir);
 	snprintf(file, sizeof(file), "%s/rules", dir);
@@ -216,13 +217,13 @@ START_TEST(a_file_of_rules_is_read)
 	fputs("# comment\n; other\n\n+ a b.tmp\r\n*.tmp\n/last", out);
 	fclose(out);
 	filter_init(&f);
-	ck_assert_int_eq(filter_add_file(&f, file, false), 0);
+	ck_assert_int_eq(filter_add_file(&f, file, false, &bad), 0);
 	ck_assert_uint_eq(f.n, 3);
 	ck_assert(!filter_excluded(&f, "a b.tmp", false));
 	ck_assert(filter_excluded(&f, "c.tmp", false));
 	ck_assert(filter_excluded(&f, "last", false));
 	filter_release(&f);
-	ck_assert_int_eq(filter_add_file(&f, "/nonexistent", false), -ENOENT);
+	ck_assert_int_eq(filter_add_file(&f, "/nonexistent", false, &bad), -ENOENT);
 	unit_remove(dir);
 }
 END_TEST

@@ -271,6 +271,16 @@ START_TEST(a_missing_pattern_file_is_an_error)
 }
 END_TEST
 
+START_TEST(a_pattern_file_with_a_wrong_line_names_it)
+{
+	char rules[300], text[1000];
+
+	write_file(rules, "rules", "*.o\n\n/\n*.c\n", 0644);
+	snprintf(text, sizeof(text), "[a]\n" GOOD "exclude from = %s\n", rules);
+	expect_error(text, 5, "line 3 is no pattern");
+}
+END_TEST
+
 START_TEST(a_name_that_is_no_directory_is_an_error)
 {
 	expect_error("[.a]\n" GOOD "[a]\n" GOOD, 1, "name of a mirror");
@@ -573,7 +583,7 @@ UNIT_MAIN("mirror", a_short_section_has_all_defaults, every_key_is_read, the_fir
     the_same_target_twice_is_an_error, a_relative_source_is_an_error, a_source_with_dots_is_an_error,
     a_state_directory_in_the_source_is_an_error, a_bad_word_names_the_good_ones, a_comment_after_a_value_is_an_error,
     a_bad_default_is_reported_once, a_filter_without_sign_is_an_error, a_missing_pattern_file_is_an_error,
-    a_name_that_is_no_directory_is_an_error, a_key_given_twice_is_noticed, a_mirror_that_is_not_there_lists_those_that_are,
+    a_pattern_file_with_a_wrong_line_names_it, a_name_that_is_no_directory_is_an_error, a_key_given_twice_is_noticed, a_mirror_that_is_not_there_lists_those_that_are,
     without_a_name_the_whole_file_is_checked, an_open_password_file_is_told_but_loads, mirrors_are_listed_in_file_order,
     urls_are_taken_apart, bad_urls_name_what_is_wrong, a_password_is_one_line,
     a_password_others_can_read_is_refused_with_the_remedy, a_secrets_file_for_a_password_is_explained,
