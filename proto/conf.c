@@ -257,7 +257,7 @@ static int parse(struct conf *c, char *text, size_t n)
 int conf_read(struct conf *c, const char *file)
 {
 	char *text = NULL;
-	size_t n = 0;
+	size_t n = 0, start;
 	int r;
 
 	memset(c, 0, sizeof(*c));
@@ -269,8 +269,10 @@ int conf_read(struct conf *c, const char *file)
 		return r;
 	if (memchr(text, '\0', n) != NULL)
 		conf_add_diag(c, CONF_ERROR, 0, "there is a NUL byte in the file; it is not a text file");
-	else
-		r = parse(c, text, n);
+	else {
+		start = fio_text_start(text);
+		r = parse(c, text + start, n - start);
+	}
 	free(text);
 	return r;
 }

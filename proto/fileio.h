@@ -6,6 +6,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 #include <sys/types.h>
 
 /* Read or write exactly n bytes. Return 0 or -errno; a read that meets the end returns -ENODATA. */
@@ -17,6 +18,11 @@ int fio_replace(int dirfd, const char *name, const void *data, size_t n, mode_t 
 /* Read a whole file of at most max bytes. *data is NUL-terminated and owned by the caller; *n gets its
  * size. Returns 0, -errno or E_LIMIT. */
 int fio_slurp(int dirfd, const char *name, size_t max, char **data, size_t *n);
+/* Where the text of a file begins: behind the mark of UTF-8 that some editors put first (text is NUL-terminated). */
+static inline size_t fio_text_start(const char *text)
+{
+	return strncmp(text, "\xef\xbb\xbf", 3) == 0 ? 3 : 0;
+}
 /* Open or make dirfd/name with size bytes of allocated, zeroed space. Returns a descriptor or -errno. */
 int fio_prealloc(int dirfd, const char *name, size_t size, mode_t mode);
 /* fdatasync or fsync (for a directory). Returns 0 or -errno. */

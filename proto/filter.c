@@ -276,7 +276,7 @@ int filter_add_file(struct filter *f, const char *file, bool include, int *bad)
 	*bad = 0;
 	if (r != 0)
 		return r;
-	rest = text;
+	rest = text + fio_text_start(text);
 	while (r == 0 && (line = strsep(&rest, "\n")) != NULL) {
 		size_t len = strlen(line);
 

@@ -111,7 +111,7 @@ END_TEST
 
 START_TEST(lines_of_windows_editors_are_read)
 {
-	read_text("[a]\r\nx = 1\r\n");
+	read_text("\xef\xbb\xbf[a]\r\nx = 1\r\n");
 	ck_assert_uint_eq(c.ndiags, 0);
 	ck_assert_str_eq(value("a", "x"), "1");
 	done();

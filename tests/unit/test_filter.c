@@ -214,7 +214,7 @@ START_TEST(a_file_of_rules_is_read)
 	unit_scratch(dir);
 	snprintf(file, sizeof(file), "%s/rules", dir);
 	out = fopen(file, "w");
-	fputs("# comment\n; other\n\n+ a b.tmp\r\n*.tmp\n/last", out);
+	fputs("\xef\xbb\xbf# comment\n; other\n\n+ a b.tmp\r\n*.tmp\n/last", out);
 	fclose(out);
 	filter_init(&f);
 	ck_assert_int_eq(filter_add_file(&f, file, false, &bad), 0);
