@@ -187,11 +187,10 @@ static int each_config(const struct ctl_args *a, struct counted *c)
 
 	if (rc < 0) {
 		warnx("%s: %s", a->config, err_text(rc));
-	} else if (conf.nerrors > 0) {
-		conf_print(&conf);
-		rc = E_CONF;
 	} else {
-		mirror_each(&conf, count_one, c);
+		mirror_each(&conf, count_one, c); /* whatever is wrong with the file: what runs can be asked, and who asks prints it */
+		if (c->n == 0 && conf_print(&conf) > 0)
+			rc = E_CONF;
 	}
 	conf_release(&conf);
 	return rc;

@@ -2,6 +2,7 @@
 """What tandemctl makes of the answers of mount and replicator, and of none; the processes are played here."""
 import json
 import os
+import re
 import socket
 import threading
 import time
@@ -227,6 +228,18 @@ def test_doctor_goes_on_with_a_wrong_configuration(mirror):
     mirror.config.write_text(mirror.config.read_text() + "nonsense = yes\n")
     r = mirror.run("doctor", "m")
     assert r.returncode == 1 and "nonsense" in r.stdout and "nothing listens" in r.stdout, r.stdout
+
+
+def test_all_that_runs_is_shown_with_a_wrong_configuration(mirror):
+    """A line that somebody just began to write does not hide mirrors that run."""
+    mirror.mount()
+    mirror.replicator()
+    mirror.config.write_text(mirror.config.read_text() + "half a li\n")
+    r = mirror.run("status", "--json")
+    assert [m["state"] for m in json.loads(r.stdout)["mirrors"]] == ["insync"], r.stdout
+    assert r.returncode == 0 and f"{mirror.config}:6" in r.stderr, r.stderr
+    r = mirror.run("doctor")
+    assert r.returncode == 1 and re.search(f"^FAIL {mirror.config}:6", r.stdout, re.M) and "nothing listens" in r.stdout, r.stdout
 
 
 @pytest.mark.parametrize("args", [["status", "--timeout", "3"], ["wait"], ["wait", "m", "--timeout", "soon"], ["pause", "m", "n"],
