@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause
  * tandemctl doctor: check this host, the mirrors and the way to their targets, and say what to do. */
 #include "config.h"
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <unistd.h>
@@ -65,6 +66,9 @@ static void visit_mirror(void *arg, const char *name)
 		tell_conf(v, &cm.conf);
 	if (rc == E_CONF) {
 		check_raw_targets(v, &cm);
+	} else if (rc == -ENOENT) {
+		check_say(v->r, V_FAIL, name, "%s: %s; name the configuration with --config FILE, or a mirror that was started without one",
+			  cm.configured || !cm.state_dir ? v->a->config : cm.state_dir, err_text(rc));
 	} else if (rc < 0) {
 		check_say(v->r, V_FAIL, name, "%s: %s; %s",
 			  cm.state_dir ? cm.state_dir : v->a->config, err_text(rc), ctl_state_hint(rc));

@@ -242,6 +242,13 @@ def test_all_that_runs_is_shown_with_a_wrong_configuration(mirror):
     assert r.returncode == 1 and re.search(f"^FAIL {mirror.config}:6", r.stdout, re.M) and "nothing listens" in r.stdout, r.stdout
 
 
+def test_doctor_without_the_configuration(mirror):
+    """Another user would not find it either."""
+    mirror.config.unlink()
+    r = mirror.run("doctor", "m")
+    assert r.returncode == 1 and "--config FILE" in r.stdout and "as the user" not in r.stdout, r.stdout
+
+
 @pytest.mark.parametrize("args", [["status", "--timeout", "3"], ["wait"], ["wait", "m", "--timeout", "soon"], ["pause", "m", "n"],
                                   ["journal", "m", "--format", "%y"], ["--nonsense"]])
 def test_wrong_command_lines(mirror, args):
