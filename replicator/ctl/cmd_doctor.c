@@ -88,14 +88,15 @@ int cmd_doctor(const struct ctl_args *a)
 	check_host(&r);
 	if (a->name) {
 		visit_mirror(&v, a->name);
-	} else if (!a->config_given && access(a->config, F_OK) < 0) {
-		check_say(&r, V_OK, "mirrors", "no %s on this host; nothing more to check on a standby",
-			  a->config);
 	} else {
+		bool file = a->config_given || access(a->config, F_OK) == 0;
 		int n = ctl_mirror_each(a, visit_mirror, &v);
 		if (n < 0)
 			check_say(&r, V_FAIL, "mirrors", "%s is wrong; the reason is above (standard error)",
 				  a->config);
+		else if (n == 0 && !file)
+			check_say(&r, V_OK, "mirrors",
+				  "no %s on this host, and none was started without it; nothing more to check on a standby", a->config);
 		else if (n == 0)
 			check_say(&r, V_WARN, "mirrors", "%s has no mirror; add a section", a->config);
 	}

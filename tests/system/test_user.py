@@ -50,6 +50,20 @@ def test_user_mirrors_his_directory(user_pair):
 
 
 @pytest.mark.root
+def test_doctor_looks_at_mirrors_without_a_configuration_file(site):
+    """Those that were started with --target are found where tandemfs keeps their state."""
+    if os.path.exists("/etc/tandem/mirrors.conf"):
+        pytest.skip("there is a configuration file")
+    state = site.dir / "xdg" / "tandem" / "data"
+    for p in (state.parent.parent, state.parent, state):
+        p.mkdir()
+        os.chown(p, 65534, 65534)
+        p.chmod(0o700)
+    r = subprocess.run([program("tandemctl"), "doctor"], capture_output=True, text=True, timeout=60, check=False, user=65534, group=65534, extra_groups=[],
+                       env={**site.environment(), "XDG_STATE_HOME": str(state.parent.parent)})
+    assert "data mount: does not run" in r.stdout and "ok   data state directory" in r.stdout, r.stdout
+
+
 def test_user_random_operations(site, user_pair):
     source, standby = user_pair
     shutil.copytree(os.path.dirname(tree.__file__), site.dir / "load" / "lib")  # the sources may be in a private directory
