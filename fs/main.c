@@ -111,6 +111,8 @@ int main(int argc, char **argv)
 	argv += optind;
 	l.foreground = o.foreground;
 	l.replicator = o.replicator;
+	if (o.nurls > 0 && o.config)
+		errx(2, "--target stands for a configuration file: give --config FILE and NAME, or --target URL ... SOURCE");
 	if (o.nurls > 0 && (argc == 1 || argc == 2))
 		load_args(&l, &o, argv[0], argc == 2 ? argv[1] : NULL);
 	else if (o.nurls == 0 && argc == 1)

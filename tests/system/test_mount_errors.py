@@ -105,6 +105,14 @@ def test_no_configuration(source):
     assert str(source.config) in source.log()
 
 
+def test_configuration_beside_a_target(source):
+    """One of them would not count."""
+    source.write_config()
+    r = subprocess.run([program("tandemfs"), "--config", source.config, "--target", "tandem://u@127.0.0.1/m", "--password-file", source.password,
+                        "--state-dir", source.state, "/nonexistent"], capture_output=True, text=True, timeout=60, check=False)
+    assert r.returncode == 2 and "--config" in r.stderr, r.stderr
+
+
 def test_target_url_on_the_command_line(site):
     """Without a configuration file."""
     from lib import tree
