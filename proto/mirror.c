@@ -24,7 +24,6 @@
 #define JOURNAL_LIMIT_MIN (1ull << 20) /* bytes */
 #define TIMEOUT		  60	       /* s */
 #define DELETE_GUARD	  50	       /* percent */
-#define MIRROR_NAME_MAX	  64
 
 /* What the functions that read a section share. */
 struct reading {

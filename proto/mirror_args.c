@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <unistd.h>
 
 #include <xxhash.h>
@@ -241,22 +242,54 @@ int mirror_read_password(const char *file, char **password, char *why, size_t si
 
 /* --- the command line --- */
 
-/* The real path of what the user typed; it need not exist yet when it is a mountpoint. */
+/* Append a component to dir, whose symbolic links are resolved. Returns 0 or -ENAMETOOLONG. */
+static int enter(char dir[PATH_MAX], const char *name, size_t n)
+{
+	char real[PATH_MAX];
+	size_t len = strlen(dir);
+
+	if (n == 0 || (n == 1 && *name == '.'))
+		return 0;
+	if (n == 2 && strncmp(name, "..", 2) == 0) {
+		*strrchr(dir, '/') = '\0';
+		return 0;
+	}
+	if (len + 1 + n >= PATH_MAX)
+		return -ENAMETOOLONG;
+	dir[len] = '/';
+	memcpy(dir + len + 1, name, n);
+	dir[len + 1 + n] = '\0';
+	if (realpath(dir, real) != NULL)
+		strlcpy(dir, strcmp(real, "/") == 0 ? "" : real, PATH_MAX);
+	return 0;
+}
+
+/* The real path of what the user typed, without "." and "..", which a configuration file may not hold; what it names need not exist yet. */
 static char *typed_path(const char *p)
 {
-	char *out = realpath(p, NULL), *cwd;
+	char dir[PATH_MAX] = "";
 
-	if (out != NULL || errno == ENOMEM)
-		return out;
-	if (*p == '/') /* NOLINT(clang-analyzer-core.NullDereference): p is an argument, realpath(3) of NULL fails with EINVAL */
-		return strdup(p);
-	cwd = realpath(".", NULL);
-	if (cwd == NULL)
-		return NULL;
-	if (asprintf(&out, "%s/%s", cwd, p) < 0)
-		out = NULL;
-	free(cwd);
-	return out;
+	if (*p != '/' && (realpath(".", dir) == NULL || strcmp(dir, "/") == 0))
+		dir[0] = '\0';
+	for (size_t n; *p != '\0'; p += n + (p[n] == '/')) {
+		n = strcspn(p, "/");
+		if (*dir == '\0' && n == 2 && strncmp(p, "..", 2) == 0)
+			continue; /* above the root is the root */
+		if (enter(dir, p, n) != 0)
+			return NULL;
+	}
+	return strdup(*dir != '\0' ? dir : "/");
+}
+
+/* Say whether the value of a line of a configuration file can be s. */
+static bool line_can_hold(const char *s)
+{
+	size_t n = strlen(s);
+
+	for (size_t i = 0; i + 1 < n; i++)
+		if ((s[i] == ' ' || s[i] == '\t' || s[i] == '\r' || s[i] == '\v' || s[i] == '\f') && s[i + 1] == '#')
+			return false;
+	return strchr(s, '\n') == NULL && (n == 0 || strchr(" \t\r\v\f\\", s[n - 1]) == NULL);
 }
 
 static char *default_state_dir(void)
@@ -316,18 +349,37 @@ static bool exists(const char *dir, const char *name)
 	return there;
 }
 
-/* Name the mirror of m->source: the last component, and, when that is taken by another source, digits that its path gives; these for ever after. */
+/* Say whether base can be the name of a section of a configuration file as it is. */
+static bool plain_name(const char *base)
+{
+	size_t n = strlen(base);
+
+	for (size_t i = 0; i < n; i++)
+		if ((unsigned char)base[i] < 0x20 || base[i] == 0x7f || base[i] == ']' || (base[i] == ' ' && (i == 0 || i + 1 == n || base[i + 1] == ' ')))
+			return false;
+	return n <= MIRROR_NAME_MAX && strcasecmp(base, "global") != 0;
+}
+
+/* Name the mirror of m->source: the last component, and, when that is taken by another source or cannot be a name, digits that its path
+ * gives; these for ever after. */
 static char *args_name(const struct mirror *m, const char *dir)
 {
+	char part[MIRROR_NAME_MAX - 8]; /* leaves room for the digits */
 	const char *base = path_base(m->source);
+	bool plain;
 	char *name;
 
 	base += strspn(base, ".-/"); /* it names a directory of ours */
 	if (*base == '\0')
 		base = "root";
-	if (asprintf(&name, "%s-%08x", base, (unsigned)XXH3_64bits(m->source, strlen(m->source))) < 0)
+	plain = plain_name(base);
+	strlcpy(part, base, sizeof(part));
+	for (char *s = part; *s != '\0' && !plain; s++)
+		if ((unsigned char)*s <= 0x20 || *s == 0x7f || *s == ']')
+			*s = '_';
+	if (asprintf(&name, "%s-%08x", part, (unsigned)XXH3_64bits(m->source, strlen(m->source))) < 0)
 		return NULL;
-	if (exists(dir, name) || others_state(dir, base, m->source))
+	if (!plain || exists(dir, name) || others_state(dir, base, m->source))
 		return name;
 	free(name);
 	return strdup(base);
@@ -376,6 +428,20 @@ bool mirror_has_target(const struct mirror *m, const struct mirror_target *t)
 	return false;
 }
 
+/* What the replicator is started with is a configuration file that tandemfs writes. */
+static int args_writable(const struct mirror *m, char *why, size_t size)
+{
+	const char *const paths[] = {m->source, m->mountpoint, m->state_dir, m->password_file};
+
+	for (size_t i = 0; i < sizeof(paths) / sizeof(paths[0]); i++)
+		if (!line_can_hold(paths[i]))
+			return fail(why, size, E_CONF,
+				    "\"%s\": a path with a line break, a '#' after a blank, or a blank or backslash at its end "
+				    "cannot stand in a configuration file, and the replicator gets it in one: rename it",
+				    paths[i]);
+	return 0;
+}
+
 static int args_targets(struct mirror *m, const char *const *urls, int nurls, char *why, size_t size)
 {
 	char text[256];
@@ -420,6 +486,8 @@ int mirror_from_args(struct mirror *m, const char *const *urls, int nurls, const
 		m->io_uring = strdup("auto");
 		if (m->password_file == NULL || m->io_uring == NULL)
 			r = fail(why, size, -ENOMEM, "no memory");
+		else
+			r = args_writable(m, why, size);
 	}
 	if (r != 0)
 		mirror_release(m);

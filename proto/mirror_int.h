@@ -5,6 +5,8 @@
 
 #include "proto/mirror.h"
 
+#define MIRROR_NAME_MAX 64 /* bytes */
+
 /* Make m empty, with the default of every key. */
 void mirror_defaults(struct mirror *m);
 /* Parse url and append it to the targets. Returns 0, -ENOMEM or E_CONF with why filled. */

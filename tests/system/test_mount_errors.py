@@ -8,6 +8,7 @@ import threading
 import pytest
 
 from lib.procs import Process, mounted, processes, program
+from lib.wait import wait_until
 
 
 @pytest.fixture
@@ -113,20 +114,32 @@ def test_configuration_beside_a_target(source):
     assert r.returncode == 2 and "--config" in r.stderr, r.stderr
 
 
-def test_target_url_on_the_command_line(site):
+@pytest.mark.parametrize("name", ["a #1", "blank ", "backslash\\", "line\nbreak"])
+def test_source_that_no_configuration_can_name(site, name):
+    """The replicator could not be started, again and again."""
+    src = site.dir / name
+    src.mkdir()
+    p = Process(site, "adhoc")
+    site.extra.append(p)
+    p.spawn(program("tandemfs"), "--foreground", "--target", "tandem://u@127.0.0.1:1/m", "--password-file", site.dir / "pw", "--state-dir", site.dir / "adhoc.state", src)
+    wait_until(lambda: not p.running or mounted(src), p.log)
+    assert not mounted(src) and p.wait_exit() == 1 and "rename it" in p.log(), p.log()
+
+
+@pytest.mark.parametrize("name", ["plain", "a]b", "global", "two  blanks", " blank", "x" * 70])
+def test_target_url_on_the_command_line(site, name):
     """Without a configuration file."""
     from lib import tree
     from lib.procs import PASSWORD, write_secret
-    from lib.wait import wait_until
     standby = site.standby().start()
-    src, password = site.dir / "plain", site.dir / "pw"
+    src, password = site.dir / name, site.dir / "pw"
     src.mkdir()
     write_secret(password, PASSWORD + "\n")
     p = Process(site, "adhoc")
     site.extra.append(p)
     old = os.environ.get("XDG_STATE_HOME")
     try:
-        p.spawn(program("tandemfs"), "--foreground", "--target", standby.url(), "--password-file", password, "--state-dir", site.dir / "adhoc.state", src)
+        p.spawn(program("tandemfs"), "--foreground", "--target", standby.url(), "--password-file", password, "--state-dir", os.path.relpath(site.dir) + "/./adhoc.state", src)
         wait_until(lambda: mounted(src) or not p.running, lambda: p.log())
         assert p.running, p.log()
         (src / "file").write_text("x")
