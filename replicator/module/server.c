@@ -305,6 +305,21 @@ static void accept_one(struct server *sv, int listener)
 
 /* --- signals, configuration --- */
 
+static bool same_text(const char *a, const char *b)
+{
+	return strcmp(a ? a : "", b ? b : "") == 0;
+}
+
+/* Say whether all that is opened at the start is named as before. */
+static bool same_daemon(const struct modules_conf *a, const struct modules_conf *b)
+{
+	bool same = a->port == b->port && a->backlog == b->backlog && a->naddresses == b->naddresses && same_text(a->state_dir, b->state_dir) &&
+		    same_text(a->log_file, b->log_file) && same_text(a->pid_file, b->pid_file);
+	for (size_t i = 0; same && i < a->naddresses; i++)
+		same = strcmp(a->addresses[i], b->addresses[i]) == 0;
+	return same;
+}
+
 static void reload(struct server *sv)
 {
 	struct modules_conf mc;
@@ -319,13 +334,13 @@ static void reload(struct server *sv)
 		modules_conf_release(&mc);
 		return;
 	}
-	if (mc.port != sv->mc.port || strcmp(mc.state_dir, sv->mc.state_dir) != 0)
-		log_warn("%s: a new port or state dir takes effect at the next start", sv->file);
+	if (!same_daemon(&mc, &sv->mc))
+		log_warn("%s: a new port, address, listen backlog, state dir, log file or pid file takes effect at the next start", sv->file);
 	modules_conf_release(&sv->mc);
 	sv->mc = mc;
 	sv->generation++;
 	auth_refresh(sv->auth, &sv->mc);
-	log_info("%s: %zu modules", sv->file, sv->mc.nmodules);
+	log_info("%s: %zu module%s", sv->file, sv->mc.nmodules, sv->mc.nmodules == 1 ? "" : "s");
 }
 
 static void stop(struct server *sv)

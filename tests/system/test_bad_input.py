@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import signal
 import socket
 
 import pytest
@@ -152,6 +153,16 @@ def test_secrets_file_for_everybody_stops_the_start(site):
     assert standby.wait_exit() != 0
     assert re.search(rf"{re.escape(str(standby.config))}:\d+:.*secrets", standby.log()), standby.log()
     assert "chmod" in standby.log() and str(standby.secrets) in standby.log()
+
+
+@pytest.mark.parametrize("key, value", [("address", "127.0.0.2"), ("listen backlog", "5"), ("log file", "@/other.log"), ("pid file", "@/pid"), ("port", "8731")])
+def test_reload_says_what_it_cannot_change(site, key, value):
+    standby = site.standby().start()
+    standby.keys[key] = value.replace("@", str(site.dir))
+    standby.write_config()
+    standby.wait_log("listening on")
+    standby.popen.send_signal(signal.SIGHUP)
+    assert key in standby.wait_log("at the next start")
 
 
 def test_secrets_file_for_everybody_later(site):
