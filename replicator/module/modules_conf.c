@@ -315,14 +315,22 @@ static void check_dir(struct reading *r, int line)
 	}
 }
 
+/* Say whether two paths are one directory, whatever links lead there; what does not exist yet (create path) is known by its name. */
+static bool same_dir(const char *a, const char *b)
+{
+	struct stat x, y;
+	size_t n = strlen(a);
+	if (stat(a, &x) == 0 && stat(b, &y) == 0)
+		return x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+	while (n > 1 && a[n - 1] == '/')
+		n--;
+	return strncmp(a, b, n) == 0 && strspn(b + n, "/") == strlen(b + n);
+}
+
 static void check_overlap(struct reading *r, int line)
 {
 	for (struct module_conf *o = r->mc->modules; o < r->m; o++) {
-		size_t n = o->path ? strlen(o->path) : 0;
-		while (n > 1 && o->path[n - 1] == '/')
-			n--;
-		if (n && strncmp(o->path, r->m->path, n) == 0 &&
-		    strspn(r->m->path + n, "/") == strlen(r->m->path + n))
+		if (o->path && *o->path == '/' && same_dir(o->path, r->m->path))
 			conf_add_diag(
 			    r->c, CONF_ERROR, line,
 			    "path = %s: module [%s] (line %d) has the same directory; two modules cannot "

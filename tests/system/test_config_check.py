@@ -62,6 +62,14 @@ def test_duplicate_module():
     assert str(line_of(path, r"^\[gitlab_path1\]", 1)) in found[line_of(path, r"^\[gitlab_path1\]", 2)], text
 
 
+@pytest.mark.parametrize("second", ["@/data", "@/data/", "@/./data", "@/link"])
+def test_two_modules_of_one_directory(tmp_path, second):
+    (tmp_path / "link").symlink_to("data")
+    path = write(tmp_path, GOOD + f"[n]\npath = {second}\nauth users = user\nsecrets file = @/secrets\n")
+    code, found, text = findings(path)
+    assert code == 1 and "[m]" in found[9], text
+
+
 def test_tab_comment_after_nobody():
     path = SAMPLES / "gitlab-pair.conf"
     _, found, text = findings(path)
