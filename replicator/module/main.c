@@ -4,6 +4,7 @@
 
 #include <unistd.h>
 #include <getopt.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,6 +33,15 @@ static void usage(FILE *out)
 	      "  --check         check the configuration, print what is found, exit 0 if it has no errors\n"
 	      "  --help, --version\n",
 	      out);
+}
+
+/* Who asks for a reload while it starts gets one when it runs; SIGHUP would end it. */
+static void hold_hangup(void)
+{
+	sigset_t set;
+	sigemptyset(&set);
+	sigaddset(&set, SIGHUP);
+	sigprocmask(SIG_BLOCK, &set, NULL);
 }
 
 int main(int argc, char **argv, char **envp)
@@ -67,6 +77,7 @@ int main(int argc, char **argv, char **envp)
 		usage(stderr);
 		return 2;
 	}
+	hold_hangup();
 	char *path = realpath(file, NULL); /* the daemon changes its directory */
 	if (path)
 		file = path;

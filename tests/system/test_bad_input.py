@@ -155,6 +155,23 @@ def test_secrets_file_for_everybody_stops_the_start(site):
     assert "chmod" in standby.log() and str(standby.secrets) in standby.log()
 
 
+def test_reload_while_it_starts(site):
+    """Who rotates the log just then does not end the daemon: it reads its configuration once more."""
+    standby = site.standby()
+    standby.write_config()
+    text = standby.config.read_text()
+    standby.config.unlink()
+    os.mkfifo(standby.config, 0o600)
+    standby.spawn(program("tandemd"), "--config", standby.config, "--foreground")
+    with open(standby.config, "w", encoding="utf-8") as f:  # it reads now
+        standby.popen.send_signal(signal.SIGHUP)
+        f.write(text)
+    standby.wait_log("listening on")
+    with open(standby.config, "w", encoding="utf-8") as f:
+        f.write(text)
+    standby.wait_log(": 1 module$")
+
+
 @pytest.mark.parametrize("key, value", [("address", "127.0.0.2"), ("listen backlog", "5"), ("log file", "@/other.log"), ("pid file", "@/pid"), ("port", "8731")])
 def test_reload_says_what_it_cannot_change(site, key, value):
     standby = site.standby().start()
