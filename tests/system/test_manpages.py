@@ -39,6 +39,11 @@ def test_pages_are_well_formed(name):
     assert r.returncode == 0, r.stdout + r.stderr
 
 
+def test_reload_is_described_and_a_job_of_the_service():
+    assert "SIGHUP" in page("tandemd.8")
+    assert re.search(r"^ExecReload=.*-HUP", (TOP / "contrib/systemd/tandemd.service").read_text(), re.M)
+
+
 def described_keys(name):
     found = set()
     for line in re.findall(r"^\.It Ic (.*)", page(name), re.M):
