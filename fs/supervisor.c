@@ -16,11 +16,14 @@
 #include <libgen.h>
 #include <limits.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -153,6 +156,27 @@ static void tell(struct supervisor *s, unsigned char status)
 	s->tellfd = -1;
 }
 
+/* Tell the service manager, if one asks (sd_notify(3)), that the mount is there: what is to write into it may start now. */
+static void notify_ready(void)
+{
+	static const char text[] = "READY=1";
+	struct sockaddr_un to = {.sun_family = AF_UNIX};
+	const char *path = getenv("NOTIFY_SOCKET");
+	size_t n = path ? strlen(path) : 0;
+	int fd;
+
+	if (n == 0 || n >= sizeof(to.sun_path))
+		return;
+	memcpy(to.sun_path, path, n);
+	if (*path == '@')
+		to.sun_path[0] = '\0'; /* an abstract address */
+	fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (fd < 0 || sendto(fd, text, sizeof(text) - 1, MSG_NOSIGNAL, (struct sockaddr *)&to, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + n)) < 0)
+		log_warn("cannot tell the service manager that the mount is there: %s", strerror(errno));
+	if (fd >= 0)
+		close(fd);
+}
+
 /* In the background nobody reads our standard error any more: what a crashing child prints goes to a file. */
 static void to_background(struct supervisor *s)
 {
@@ -184,6 +208,7 @@ static void is_up(struct supervisor *s)
 	if (s->l->replicator)
 		start_replicator(s);
 	tell(s, 0);
+	notify_ready();
 	if (!s->l->foreground)
 		to_background(s);
 }

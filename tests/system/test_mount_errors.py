@@ -2,12 +2,14 @@
 """What cannot be mounted is refused with a sentence, and leaves nothing behind."""
 import fcntl
 import os
+import re
+import socket
 import subprocess
 import threading
 
 import pytest
 
-from lib.procs import Process, mounted, processes, program
+from lib.procs import TOP, Process, mounted, processes, program
 from lib.wait import wait_until
 
 
@@ -112,6 +114,19 @@ def test_configuration_beside_a_target(source):
     r = subprocess.run([program("tandemfs"), "--config", source.config, "--target", "tandem://u@127.0.0.1/m", "--password-file", source.password,
                         "--state-dir", source.state, "/nonexistent"], capture_output=True, text=True, timeout=60, check=False)
     assert r.returncode == 2 and "--config" in r.stderr, r.stderr
+
+
+@pytest.mark.parametrize("abstract", [False, True])
+def test_service_manager_is_told_when_the_mount_is_there(source, abstract):
+    """So that systemd starts nothing before it that is ordered after it, which would write into the directory below."""
+    path = f"@{source.site.dir}/notify" if abstract else f"{source.site.dir}/notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
+        s.bind(path.replace("@", "\0"))
+        s.settimeout(20)
+        source.env["NOTIFY_SOCKET"] = path
+        source.start(wait_mount=False)
+        assert s.recv(100) == b"READY=1" and mounted(source.dir)
+    assert re.search("^Type=notify$", (TOP / "contrib/systemd/tandemfs@.service").read_text(), re.M)
 
 
 @pytest.mark.parametrize("name", ["a #1", "blank ", "backslash\\", "line\nbreak"])
