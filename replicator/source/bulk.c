@@ -71,7 +71,7 @@ struct bulk {
 	unsigned false_alarms;             /* files that seemed to be written to, and no record came */
 };
 
-static void compare_failed(void *arg, const char *path, int err, const char *text)
+void bulk_path_failed(void *arg, const char *path, int err, const char *text)
 {
 	struct bulk *b = arg;
 	char why[256];
@@ -92,7 +92,7 @@ int bulk_new(struct bulk **out, const struct bulk_env *env)
 {
 	struct bulk *b = calloc(1, sizeof *b);
 	struct compare_env ce = {.stream = env->stream, .rootfd = env->rootfd, .jdirfd = env->jdirfd, .mirror = env->mirror, .no_owner = env->no_owner, .watch = true,
-	    .failed = compare_failed, .guarded = compare_guarded, .arg = b};
+	    .failed = bulk_path_failed, .guarded = compare_guarded, .arg = b};
 	int r;
 
 	*out = NULL;

@@ -93,6 +93,8 @@ void bulk_mark_full(struct bulk *b);
 /* A verification that repairs begins or ends. What it took away and did not put back yet is in no record: POS says so until it is done, and
  * everything is compared in the next connection if that is not in this one. */
 void bulk_repairs(struct bulk *b, bool under_way);
+/* As failed of compare_env: arg is the bulk. The path is shown and tried again. */
+void bulk_path_failed(void *arg, const char *path, int err, const char *text);
 /* Do a piece. Returns 1: did something; 0: nothing to do or no room; negative: stream error. */
 int bulk_step(struct bulk *b);
 /* Say whether a piece is wanted by a live record that waits. */

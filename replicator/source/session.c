@@ -260,7 +260,8 @@ static void verify_end(struct session *s, const char *error)
 /* What other threads asked for. Returns 0, 1 when asked to stop, or an error. */
 static int do_asked(struct session *s, bool *paused)
 {
-	struct compare_env ce = {.stream = s->stream, .rootfd = s->link->rootfd, .jdirfd = -1, .mirror = s->env->mirror, .no_owner = s->no_owner};
+	struct compare_env ce = {.stream = s->stream, .rootfd = s->link->rootfd, .jdirfd = -1, .mirror = s->env->mirror, .no_owner = s->no_owner,
+	    .failed = bulk_path_failed, .arg = s->bulk};
 	struct target_view *v = s->view;
 	struct vjob *job = NULL;
 	bool resync, allow, stop;

@@ -56,7 +56,7 @@ struct vrun {
 	const char *target;
 	struct compare *c;
 	struct stream *stream; /* borrowed */
-	int rootfd;            /* the source root; borrowed */
+	struct compare_env env; /* as it was given: of a repair what failed is told there, too */
 	enum look look;
 	unsigned nth;          /* looks before this one */
 	struct doubts doubts;
@@ -290,6 +290,8 @@ static void failed(void *arg, const char *path, int err, const char *text)
 	char shown[160];
 
 	v->failed++;
+	if (!reporting(v) && v->env.failed != NULL)
+		v->env.failed(v->env.arg, path, err, text);
 	if (v->error[0] == '\0')
 		snprintf(v->error, sizeof v->error, "%s: %s%s%s", path_show(shown, sizeof shown, path), text, err != 0 ? ": " : "",
 		    err != 0 ? err_text(err) : "");
@@ -316,7 +318,7 @@ int vrun_new(struct vrun **out, struct vjob *j, const char *target, const struct
 	v->target = target;
 	v->job = j;
 	v->stream = env->stream;
-	v->rootfd = env->rootfd;
+	v->env = *env;
 	ce.differs = differs;
 	ce.failed = failed;
 	ce.guarded = guarded;
@@ -364,7 +366,7 @@ static int look_at(struct vrun *v, const struct doubt *d)
 	struct stat st;
 
 	if (strcmp(d->what, "hard link differs") == 0 ||
-	    (unseen && path_stat(v->rootfd, d->path, &st) == 0 && !S_ISDIR(st.st_mode) && st.st_nlink > 1))
+	    (unseen && path_stat(v->env.rootfd, d->path, &st) == 0 && !S_ISDIR(st.st_mode) && st.st_nlink > 1))
 		return compare_add(v->c, "", CMP_RECURSIVE | vjob_flags(v->job));
 	return compare_add(v->c, d->path, (unseen ? CMP_RECURSIVE : CMP_SELF) | vjob_flags(v->job));
 }

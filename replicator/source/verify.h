@@ -31,7 +31,8 @@ json_t *vjob_take(struct vjob *j, int timeout_ms, bool *more);
 
 struct vrun;
 
-/* Begin. Keeps a reference to the job; borrows the rest. Returns 0 or an error. */
+/* Begin. Keeps a reference to the job; borrows the rest. What a repair cannot repair is told to env->failed, too, if that is not NULL. Returns 0 or
+ * an error. */
 int vrun_new(struct vrun **out, struct vjob *j, const char *target, const struct compare_env *env);
 /* Free; tells the job that it was cut short (error) if it was not done. */
 void vrun_free(struct vrun *v, const char *error);

@@ -175,6 +175,23 @@ def test_verify_repair_tells_what_it_could_not_repair(pair_with):
     assert r.returncode == 2 and "later" in r.stdout + r.stderr, r.stdout + r.stderr
 
 
+@pytest.mark.root
+def test_what_a_repair_could_not_repair_stays_in_status(pair):
+    (pair.dir / "file").write_text("content")
+    pair.source.wait()
+    (pair.copy / "file").write_text("tampered with")
+    if subprocess.run(["chattr", "+i", str(pair.copy / "file")], capture_output=True, check=False).returncode:
+        pytest.skip("chattr +i is not possible here")
+    try:
+        r = pair.source.ctl("verify", "m", "--repair")
+        assert r.returncode == 2 and "file" in r.stdout + r.stderr, r.stdout + r.stderr
+        assert pair.source.status()["state"] == "broken"
+        pair.source.wait_error("permission|not permitted")
+    finally:
+        subprocess.run(["chattr", "-i", str(pair.copy / "file")], check=True)
+    pair.same()
+
+
 def test_verify_checksum_finds_what_times_hide(pair):
     (pair.dir / "file").write_text("original")
     pair.source.wait()
