@@ -97,7 +97,6 @@ struct ofile *ofile_open_locked(struct tfs *fs, struct inode *i, int fd, int fla
 	struct ofile *f = calloc(1, sizeof(*f));
 	struct iopen *io = f ? iopen_get_locked(i) : NULL;
 
-	(void)fs;
 	if (!io) {
 		free(f);
 		return NULL;
@@ -106,6 +105,7 @@ struct ofile *ofile_open_locked(struct tfs *fs, struct inode *i, int fd, int fla
 	f->fd = fd;
 	f->refs = 1;
 	f->writer = (flags & O_ACCMODE) != O_RDONLY;
+	f->append = f->appending = flags & O_APPEND && !fs->exclusive;
 	LIST_INSERT_HEAD(&io->files, f, link);
 	if (f->writer) {
 		pthread_mutex_lock(&io->lock);
@@ -123,6 +123,21 @@ struct ofile *ofile_borrow_locked(struct inode *i, bool writer)
 		return NULL;
 	LIST_FOREACH(f, &i->open->files, link) {
 		if (writer && !f->writer)
+			continue;
+		f->refs++;
+		return f;
+	}
+	return NULL;
+}
+
+struct ofile *ofile_borrow_writer_locked(struct inode *i)
+{
+	struct ofile *f;
+
+	if (!i->open)
+		return NULL;
+	LIST_FOREACH(f, &i->open->files, link) {
+		if (!f->writer || f->append)
 			continue;
 		f->refs++;
 		return f;

@@ -24,6 +24,8 @@ struct ofile {
 	struct iopen *io;       /* immutable */
 	int fd;                 /* immutable */
 	bool writer;            /* immutable: opened for writing */
+	bool append;            /* immutable: fd was opened with O_APPEND */
+	bool appending;         /* fd has it now, if append; of WRITE, of which the kernel sends one at a time for an inode */
 	unsigned refs;          /* tree.lock: the handle itself, and threads that borrow fd */
 };
 
@@ -61,6 +63,8 @@ struct ofile *ofile_open_locked(struct tfs *fs, struct inode *i, int fd, int fla
 void ofile_release(struct tfs *fs, struct ofile *f);
 /* Borrow the descriptor of any open handle (writer: of one open for writing), or NULL. */
 struct ofile *ofile_borrow_locked(struct inode *i, bool writer);
+/* Borrow a descriptor that writes where it is told to (no O_APPEND), or NULL. */
+struct ofile *ofile_borrow_writer_locked(struct inode *i);
 void ofile_return(struct tfs *fs, struct ofile *f);
 
 /* The open state of an inode, made if missing; pinned. NULL when memory is out. */

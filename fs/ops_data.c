@@ -9,6 +9,7 @@
 #include <linux/falloc.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/uio.h>
 #include <sys/xattr.h>
 #include <unistd.h>
 
@@ -84,12 +85,12 @@ void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse
 		fuse_reply_buf(req, buf, (size_t)n);
 }
 
-/* Pages of a shared mapping come without a handle of their own: any writer of the inode will do, or, after
- * the last close, one opened for this. *own is a descriptor to close. */
+/* Pages of a shared mapping come without a handle of their own: any writer of the inode will do that does not append, or, if there is
+ * none, one opened for this. *own is a descriptor to close. */
 static int writer_of(struct tfs *fs, struct inode *i, struct ofile **borrowed, int *own)
 {
 	pthread_mutex_lock(&fs->tree.lock);
-	*borrowed = ofile_borrow_locked(i, true);
+	*borrowed = ofile_borrow_writer_locked(i);
 	pthread_mutex_unlock(&fs->tree.lock);
 	if (*borrowed)
 		return (*borrowed)->fd;
@@ -97,9 +98,37 @@ static int writer_of(struct tfs *fs, struct inode *i, struct ofile **borrowed, i
 	return *own;
 }
 
-/* Returns bytes written or -errno. */
-static ssize_t write_below(fuse_req_t req, struct inode *i, int fd, struct fuse_bufvec *in, off_t off, bool mapped)
+/* The application may have changed O_APPEND since it opened the handle (fcntl). Returns 0, or -EPERM from a file that is marked append-only. */
+static int follow_append(struct ofile *f, bool append)
 {
+	int flags;
+
+	if (!f->append || f->appending == append)
+		return 0;
+	flags = fcntl(f->fd, F_GETFL);
+	if (flags < 0 || fcntl(f->fd, F_SETFL, append ? flags | O_APPEND : flags & ~O_APPEND) < 0)
+		return -errno;
+	f->appending = append;
+	return 0;
+}
+
+/* Append to a file that others append to as well, so that only its file system knows where its end is. */
+static ssize_t append_below(const struct ofile *f, const struct fuse_buf *in, off_t *end)
+{
+	struct iovec v = {.iov_base = in->mem, .iov_len = in->size};
+	ssize_t n = pwritev2(f->fd, &v, 1, -1, f->append ? 0 : RWF_APPEND);
+
+	if (n < 0)
+		return -errno;
+	*end = lseek(f->fd, 0, SEEK_CUR);
+	return n;
+}
+
+/* f: the handle, NULL for pages of a mapping. end: how far its bytes reach, if append. Returns bytes written or -errno. */
+static ssize_t write_below(fuse_req_t req, struct inode *i, int fd, struct fuse_bufvec *in, off_t off, const struct ofile *f, bool append,
+    off_t *end)
+{
+	bool mapped = !f;
 	struct fuse_bufvec out = FUSE_BUFVEC_INIT(fuse_buf_size(in));
 	bool strip = !mapped && cred_strip_begin(worker_get(tfs_of(req)), req, i, fd);
 	char caps[CAPS_MAX];
@@ -107,7 +136,9 @@ static ssize_t write_below(fuse_req_t req, struct inode *i, int fd, struct fuse_
 	ssize_t ncaps = mapped ? fgetxattr(fd, CAPS, caps, sizeof(caps)) : 0;
 	ssize_t n;
 
-	if (in->count == 1 && !(in->buf[0].flags & FUSE_BUF_IS_FD)) {
+	if (in->count == 1 && !(in->buf[0].flags & FUSE_BUF_IS_FD) && append) {
+		n = append_below(f, &in->buf[0], end);
+	} else if (in->count == 1 && !(in->buf[0].flags & FUSE_BUF_IS_FD)) {
 		n = pwrite(fd, in->buf[0].mem, in->buf[0].size, off);
 		n = n < 0 ? -errno : n;
 	} else {
@@ -141,6 +172,8 @@ void op_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *in, off_t 
 	struct ofile *f = NULL, *borrowed = NULL;
 	struct iopen *io;
 	size_t size = fuse_buf_size(in);
+	bool append = !fi->writepage && fi->flags & O_APPEND;
+	off_t end = off + (off_t)size;
 	int fd, own = -1;
 	ssize_t n;
 
@@ -161,8 +194,15 @@ void op_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *in, off_t 
 	else if (w)
 		cred_space(w, fuse_req_ctx(req));
 	dirty_begin(fs, io);
-	n = write_below(req, i, fd, in, off, fi->writepage);
-	end_change(fs, io, n, (uint64_t)off, (uint64_t)off + (n < 0 ? size : (size_t)n));
+	n = f ? follow_append(f, append) : 0;
+	append = append && (!fs->exclusive || f->append);
+	if (n == 0)
+		n = write_below(req, i, fd, in, off, f, append, &end);
+	if (n >= 0 && !append)
+		end = off + n;
+	if (n >= 0 && end - n < off)
+		off = end - n; /* others truncated it */
+	end_change(fs, io, n, (uint64_t)off, n < 0 && append ? EXTENT_INF : (uint64_t)end); /* with what others appended behind off */
 	if (n < 0)
 		op_reply(req, (int)n);
 	else

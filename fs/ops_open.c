@@ -27,11 +27,12 @@ static int flags_below(const struct tfs *fs, int flags)
 }
 
 /* What is marked append-only (chattr +a) takes no writer without O_APPEND: it then appends below what the kernel wants to have at the end. */
-static int open_below(struct tfs *fs, struct inode *i, int flags)
+static int open_below(struct tfs *fs, struct inode *i, int flags, bool *marked)
 {
 	int fd = ifd_open(fs, i, flags_below(fs, flags));
 
-	if (fd == -EPERM && flags & O_APPEND)
+	*marked = fd == -EPERM && flags & O_APPEND;
+	if (*marked)
 		fd = ifd_open(fs, i, flags_below(fs, flags) | O_APPEND);
 	return fd;
 }
@@ -188,6 +189,7 @@ void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	struct worker *w = worker_get(fs);
 	struct inode *i = tree_get(&fs->tree, ino);
 	struct ofile *f;
+	bool marked;
 	int fd, r = 0;
 
 	if (!w) {
@@ -195,13 +197,15 @@ void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		return;
 	}
 	cred_remote(w, fuse_req_ctx(req));
-	fd = open_below(fs, i, fi->flags);
+	fd = open_below(fs, i, fi->flags, &marked);
 	if (fd < 0) {
 		op_reply(req, fd);
 		return;
 	}
 	pthread_mutex_lock(&fs->tree.lock);
 	f = ofile_open_locked(fs, i, fd, fi->flags);
+	if (f && marked)
+		f->append = f->appending = true;
 	pthread_mutex_unlock(&fs->tree.lock);
 	if (!f) {
 		close(fd);

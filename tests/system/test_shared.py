@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """shared source = yes: others change the directory below too, and the standby hears of it when it is looked at through the mount."""
 import contextlib
+import fcntl
+import mmap
 import os
 import shutil
 import threading
@@ -224,3 +226,43 @@ def test_a_file_that_others_replaced_beside_a_change_of_ours_and_a_listing_shows
     held.wait()
     assert (held.copy / "d" / "f").read_text() == "another inode"
     same(held)
+
+
+def test_what_is_appended_behind_the_bytes_of_others_arrives(shared):
+    """The kernel takes the end for where it was; the record tells of where the bytes are."""
+    with open(shared.dir / "d" / "large", "wb") as f:
+        f.write(b"x" * (4 << 20))
+    shared.wait()
+    with open(shared.dir / "d" / "large", "ab", buffering=0) as f:
+        f.write(b"one ")
+        with open(below(shared, "d/large"), "ab", buffering=0) as other:
+            other.write(b"o" * 100000)
+        f.write(b"two")
+    shared.wait()
+    assert (shared.copy / "d" / "large").read_bytes()[4 << 20:] == b"one " + b"o" * 100000 + b"two"
+
+
+def test_a_mapping_beside_a_handle_that_appends(shared):
+    with open(shared.dir / "d" / "f", "r+b", buffering=0) as f, open(shared.dir / "d" / "f", "ab", buffering=0) as appends:
+        with mmap.mmap(f.fileno(), 3) as m:
+            m[0:3] = b"NEW"
+            m.flush()
+        appends.write(b", and more")
+    shared.wait()
+    assert (shared.copy / "d" / "f").read_bytes() == b"NEW, and more"
+
+
+def test_a_handle_that_ceases_to_append_and_begins_again(shared):
+    with open(shared.dir / "d" / "f", "ab", buffering=0) as f:
+        flags = fcntl.fcntl(f, fcntl.F_GETFL)
+        fcntl.fcntl(f, fcntl.F_SETFL, flags & ~os.O_APPEND)
+        assert os.pwrite(f.fileno(), b"N", 0) == 1
+        fcntl.fcntl(f, fcntl.F_SETFL, flags)
+        assert os.pwrite(f.fileno(), b"!", 0) == 1
+    with open(shared.dir / "d" / "f", "r+b", buffering=0) as f:
+        fcntl.fcntl(f, fcntl.F_SETFL, os.O_APPEND)
+        with open(below(shared, "d/f"), "ab", buffering=0) as other:
+            other.write(b"?")
+        f.write(b".")
+    shared.wait()
+    assert (shared.copy / "d" / "f").read_bytes() == b"Nld!?."
