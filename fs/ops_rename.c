@@ -105,6 +105,18 @@ static void record_mtime_locked(struct tfs *fs, struct worker *w, struct inode *
 		op_append_mtime_locked(fs, w, dir, name, st.st_ino, op_jtime(&st.st_mtim));
 }
 
+/* ext4 makes the whiteout under a name of its own, and removes it when the rename fails. */
+static void whiteout_failed(struct tfs *fs, struct worker *w, const struct renaming *n)
+{
+	struct stat st;
+
+	pthread_mutex_lock(&fs->tree.lock);
+	if (fstat(n->fromdir->fd, &st) == 0)
+		op_append_mtime_locked(fs, w, n->from, NULL, n->from->ino, op_jtime(&st.st_mtim));
+	pthread_mutex_unlock(&fs->tree.lock);
+	fuse_lowlevel_notify_inval_inode(fs->se, tree_nodeid(&fs->tree, n->from), -1, 0);
+}
+
 static int do_rename(fuse_req_t req, struct worker *w, struct renaming *n)
 {
 	struct tfs *fs = tfs_of(req);
@@ -145,6 +157,8 @@ static int do_rename(fuse_req_t req, struct worker *w, struct renaming *n)
 			op_doubt(fs, w, n->from, n->name, S_ISDIR(n->mode) || S_ISDIR(n->over.st.st_mode));
 			op_doubt(fs, w, n->to, n->newname, S_ISDIR(n->mode) || S_ISDIR(n->over.st.st_mode));
 		}
+		if (whiteout)
+			whiteout_failed(fs, w, n);
 		return r;
 	}
 	if (note.ino2 && !(n->flags & RENAME_EXCHANGE))

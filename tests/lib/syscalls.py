@@ -5,7 +5,7 @@ import fcntl
 import os
 import struct
 
-RENAME_NOREPLACE, RENAME_EXCHANGE = 1, 2
+RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_WHITEOUT = 1, 2, 4
 FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_COLLAPSE, FALLOC_ZERO, FALLOC_INSERT = 1, 2, 8, 16, 32
 AT_FDCWD, AT_SYMLINK_FOLLOW, AT_SYMLINK_NOFOLLOW, AT_STATX_FORCE_SYNC = -100, 0x400, 0x100, 0x2000
 STATX_BASIC_STATS = 0x7ff
@@ -22,7 +22,7 @@ def _check(result, *paths):
 
 
 def renameat2(old, new, flags):
-    """rename(2) with RENAME_NOREPLACE or RENAME_EXCHANGE."""
+    """rename(2) with RENAME_NOREPLACE, RENAME_EXCHANGE or RENAME_WHITEOUT."""
     _check(_libc.renameat2(AT_FDCWD, os.fsencode(old), AT_FDCWD, os.fsencode(new), flags), old, None, new)
 
 

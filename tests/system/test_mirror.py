@@ -113,6 +113,20 @@ def test_rename_noreplace_refuses(pair):
     pair.same()
 
 
+@pytest.mark.root
+def test_rename_that_fails_to_leave_a_whiteout(pair):
+    """On ext4 the directory has another modification time all the same."""
+    (pair.dir / "from").mkdir()
+    (pair.dir / "over" / "full").mkdir(parents=True)
+    (pair.dir / "from" / "x").mkdir()
+    os.utime(pair.dir / "from", (1, 1))
+    pair.source.wait()
+    with pytest.raises(OSError) as e:
+        syscalls.renameat2(pair.dir / "from" / "x", pair.dir / "over", syscalls.RENAME_WHITEOUT)
+    assert e.value.errno == errno.ENOTEMPTY
+    pair.same()
+
+
 @pytest.mark.smoke
 def test_delete(pair):
     (pair.dir / "dir").mkdir()
