@@ -269,7 +269,9 @@ static char *typed_path(const char *p)
 {
 	char dir[PATH_MAX] = "";
 
-	if (*p != '/' && (realpath(".", dir) == NULL || strcmp(dir, "/") == 0))
+	if (*p != '/' && realpath(".", dir) == NULL)
+		return NULL;
+	if (strcmp(dir, "/") == 0)
 		dir[0] = '\0';
 	for (size_t n; *p != '\0'; p += n + (p[n] == '/')) {
 		n = strcspn(p, "/");
