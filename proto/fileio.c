@@ -215,9 +215,11 @@ uint64_t fio_mount_id(int fd)
 
 void fio_std_fill(void)
 {
-	for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
-		if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY) != fd) /* the lowest that is free */
+	for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
+		int got = fcntl(fd, F_GETFD) < 0 ? open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY) : fd;
+		if (got != fd) /* the lowest that is free */
 			return;
+	}
 }
 
 void fio_random(void *data, size_t n)

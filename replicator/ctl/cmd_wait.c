@@ -103,7 +103,7 @@ int cmd_wait(const struct ctl_args *a)
 	int rc = ctl_mirror_open(&cm, a, a->name);
 
 	if (rc == 0)
-		rc = ctl_flush(&cm, &seq, NULL, a->timeout > 0 ? milliseconds(a->timeout) : -1);
+		rc = ctl_flush(&cm, &seq, NULL, a->timeout > 0 ? milliseconds((double)a->timeout) : -1);
 	if (rc == 0)
 		rc = wait_for(&cm, seq, begin, a->timeout);
 	else
