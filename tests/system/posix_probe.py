@@ -13,16 +13,22 @@ import itertools
 import json
 import mmap
 import os
+import resource
 import shutil
+import signal
 import socket
 import stat
 import struct
 import sys
+import threading
 import time
 
 libc = ctypes.CDLL(None, use_errno=True)
 USERS = [None, (65534, 65534, []), (1001, 1001, [1002]), (1002, 1002, [])]
 RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_WHITEOUT = 1, 2, 4
+CLOCK_REALTIME_COARSE = 5
+# setgroups, setresgid, setresuid: the calls themselves concern the calling thread alone
+SET_IDS = {"x86_64": (116, 119, 117), "aarch64": (159, 149, 147)}.get(os.uname().machine)
 STEPS = []
 
 
@@ -87,6 +93,32 @@ def as_user(user, fn, *args):
     os.close(r)
     os.waitpid(pid, 0)
     return out.decode()
+
+
+def raw(number, *args):
+    if libc.syscall(number, *args) < 0:
+        raise OSError(ctypes.get_errno(), "syscall %d" % number)
+
+
+def as_thread(user, fn, *args):
+    """As as_user, in a thread, which takes a tenth of the time. For what leaves nothing open and locks nothing."""
+    out = []
+
+    def run():
+        try:
+            groups = (ctypes.c_uint * len(user[2]))(*user[2])
+            raw(SET_IDS[0], len(user[2]), groups)
+            raw(SET_IDS[1], user[1], user[1], user[1])
+            raw(SET_IDS[2], user[0], user[0], user[0])
+            out.append(repr(outcome(fn, *args)))
+        except BaseException as e:
+            out.append("child: %r" % e)
+    if user is None or not SET_IDS:
+        return as_user(user, fn, *args)
+    t = threading.Thread(target=run)
+    t.start()
+    t.join()
+    return out[0]
 
 
 def wipe(path):
@@ -205,11 +237,11 @@ def modes(d, emit):
             make_kind(p, k)
             emit(k, m, outcome(lambda: os.chmod(p, m)), look(p))
             for u in USERS[1:]:
-                emit(k, m, u, as_user(u, os.chmod, p, 0o700), look(p))
+                emit(k, m, u, as_thread(u, os.chmod, p, 0o700), look(p))
                 os.lchown(p, u[0], u[1])
-                emit("own", as_user(u, os.chmod, p, m), look(p))
+                emit("own", as_thread(u, os.chmod, p, m), look(p))
                 os.lchown(p, u[0], 2222)
-                emit("othergroup", as_user(u, os.chmod, p, m | 0o2000), look(p))
+                emit("othergroup", as_thread(u, os.chmod, p, m | 0o2000), look(p))
 
 
 @step
@@ -224,7 +256,7 @@ def owners(d, emit):
                     if k != "symlink":
                         os.chmod(p, m)
                     for to in ((0, 0), (-1, -1), (1001, -1), (-1, 1002), (1001, 1001), (65534, 65534)):
-                        emit(k, m, u, owner, to, as_user(u, os.lchown, p, *to), look(p))
+                        emit(k, m, u, owner, to, as_thread(u, os.lchown, p, *to), look(p))
                     wipe(p)
 
 
@@ -266,7 +298,7 @@ def privileges_stripped(d, emit):
                 write(p, b"12345678")
                 os.chown(p, 1001, 1001)
                 os.chmod(p, m)
-                emit(how, oct(m), u, as_user(u, do_write, p, how), look(p))
+                emit(how, oct(m), u, as_thread(u, do_write, p, how), look(p))
                 os.unlink(p)
 
 
@@ -282,11 +314,11 @@ def sgid_directories(d, emit):
                 for fm in (0o666, 0o2755, 0o6777, 0o1777):
                     for um in (0, 0o27):
                         old = os.umask(um)
-                        emit(gid, m, u, fm, um, as_user(u, lambda: os.close(os.open(p + "/f", os.O_CREAT | os.O_EXCL | os.O_WRONLY, fm))), look(p + "/f"))
-                        emit(as_user(u, os.mkdir, p + "/d", fm), look(p + "/d"))
-                        emit(as_user(u, os.mkfifo, p + "/p", fm), look(p + "/p"))
-                        emit(as_user(u, lambda: os.mknod(p + "/m", stat.S_IFREG | fm)), look(p + "/m"))
-                        emit(as_user(u, os.symlink, "x", p + "/l"), look(p + "/l"))
+                        emit(gid, m, u, fm, um, as_thread(u, lambda: os.close(os.open(p + "/f", os.O_CREAT | os.O_EXCL | os.O_WRONLY, fm))), look(p + "/f"))
+                        emit(as_thread(u, os.mkdir, p + "/d", fm), look(p + "/d"))
+                        emit(as_thread(u, os.mkfifo, p + "/p", fm), look(p + "/p"))
+                        emit(as_thread(u, lambda: os.mknod(p + "/m", stat.S_IFREG | fm)), look(p + "/m"))
+                        emit(as_thread(u, os.symlink, "x", p + "/l"), look(p + "/l"))
                         os.umask(old)
                         shutil.rmtree(p + "/d", ignore_errors=True)
                         for x in "fpml":
@@ -307,9 +339,9 @@ def sticky(d, emit):
                     for k in ("file", "dir"):
                         make_kind(p + "/" + k, k)
                         os.chown(p + "/" + k, fowner, fowner)
-                    emit(dm, downer, fowner, u, as_user(u, os.rename, p + "/file", p + "/file2"),
-                         as_user(u, os.rename, p + "/dir", p + "/dir2"), as_user(u, os.unlink, p + "/file"),
-                         as_user(u, os.rmdir, p + "/dir"), as_user(u, os.link, p + "/file2", p + "/l"), look(p + "/l"))
+                    emit(dm, downer, fowner, u, as_thread(u, os.rename, p + "/file", p + "/file2"),
+                         as_thread(u, os.rename, p + "/dir", p + "/dir2"), as_thread(u, os.unlink, p + "/file"),
+                         as_thread(u, os.rmdir, p + "/dir"), as_thread(u, os.link, p + "/file2", p + "/l"), look(p + "/l"))
                     shutil.rmtree(p)
 
 
@@ -323,9 +355,9 @@ def access_rights(d, emit):
             os.chmod(p, m)
             for u in USERS:
                 for fl in (os.O_RDONLY, os.O_WRONLY, os.O_RDWR, os.O_WRONLY | os.O_TRUNC, os.O_RDONLY | os.O_TRUNC, os.O_PATH, os.O_RDONLY | os.O_NOATIME):
-                    emit(oct(m), owner, u, fl, as_user(u, lambda: os.close(os.open(p, fl))), look(p))
-                emit(as_user(u, os.access, p, os.X_OK), as_user(u, os.utime, p), as_user(u, os.utime, p, (1, 1)),
-                     as_user(u, os.truncate, p, 3), as_user(u, os.getxattr, p, "user.x"), as_user(u, os.setxattr, p, "user.y", b"1"))
+                    emit(oct(m), owner, u, fl, as_thread(u, lambda: os.close(os.open(p, fl))), look(p))
+                emit(as_thread(u, os.access, p, os.X_OK), as_thread(u, os.utime, p), as_thread(u, os.utime, p, (1, 1)),
+                     as_thread(u, os.truncate, p, 3), as_thread(u, os.getxattr, p, "user.x"), as_thread(u, os.setxattr, p, "user.y", b"1"))
             os.unlink(p)
 
 
@@ -339,9 +371,9 @@ def dir_rights(d, emit):
             os.chown(p, *owner)
             os.chmod(p, m)
             for u in USERS:
-                emit(oct(m), owner, u, as_user(u, lambda: sorted(os.listdir(p))), as_user(u, lambda: os.stat(p + "/f").st_size),
-                     as_user(u, write, p + "/n"), as_user(u, os.unlink, p + "/n"), as_user(u, os.mkdir, p + "/m"), as_user(u, os.rmdir, p + "/m"),
-                     as_user(u, os.rename, p + "/f", p + "/g"), as_user(u, os.rename, p + "/g", p + "/f"))
+                emit(oct(m), owner, u, as_thread(u, lambda: sorted(os.listdir(p))), as_thread(u, lambda: os.stat(p + "/f").st_size),
+                     as_thread(u, write, p + "/n"), as_thread(u, os.unlink, p + "/n"), as_thread(u, os.mkdir, p + "/m"), as_thread(u, os.rmdir, p + "/m"),
+                     as_thread(u, os.rename, p + "/f", p + "/g"), as_thread(u, os.rename, p + "/g", p + "/f"))
             shutil.rmtree(p)
 
 
@@ -612,6 +644,475 @@ def mknod_rights(d, emit):
             outcome(os.unlink, p)
     os.mknod(d + "/null", stat.S_IFCHR | 0o666, os.makedev(1, 3))
     emit(outcome(lambda: os.write(os.open(d + "/null", os.O_WRONLY), b"x")))
+
+
+def tick():
+    """The clock that files get their times from has moved on."""
+    now = time.clock_gettime(CLOCK_REALTIME_COARSE)
+    while time.clock_gettime(CLOCK_REALTIME_COARSE) == now:
+        pass
+
+
+def moved(paths, fn):
+    """What fn returns, and which of access, modification and change time of each path or descriptor it moved. A path that goes is looked at through a descriptor."""
+    fds = [p if isinstance(p, int) else os.open(p, os.O_PATH | os.O_NOFOLLOW) for p in paths]
+    before = [os.fstat(fd) for fd in fds]
+    tick()
+    r = outcome(fn)
+    out = []
+    for fd, a in zip(fds, before):
+        b = os.fstat(fd)
+        out.append("".join(c if getattr(a, f"st_{c}time_ns") != getattr(b, f"st_{c}time_ns") else "-" for c in "amc"))
+    for p, fd in zip(paths, fds):
+        if not isinstance(p, int):
+            os.close(fd)
+    return (r if not isinstance(r, int) else 0, *out)
+
+
+@step
+def times_of_each_kind(d, emit):
+    stranger = USERS[1]
+    for k in KINDS[1:]:
+        w = d + "/" + k
+        os.mkdir(w)
+        p, other = w + "/p", w + "/other"
+        make_kind(p, k)
+        write(other)
+        for name, fn in (
+                ("chmod", lambda: os.chmod("/proc/self/fd/%d" % fd, 0o640)), ("chmod no", lambda: as_user(stranger, os.chmod, p, 0o600)),
+                ("lchown", lambda: os.lchown(p, 1001, 1001)), ("lchown same", lambda: os.lchown(p, 1001, 1001)), ("lchown nothing", lambda: os.lchown(p, -1, -1)),
+                ("lchown no", lambda: as_user(stranger, os.lchown, p, 0, 0)),
+                ("link", lambda: os.link(p, w + "/l", follow_symlinks=False)), ("link there", lambda: os.link(p, other, follow_symlinks=False)),
+                ("unlink link", lambda: os.unlink(w + "/l")), ("rename", lambda: os.rename(p, w + "/q") or os.rename(w + "/q", p)),
+                ("rename no", lambda: renameat2(p, other, RENAME_NOREPLACE)), ("rename itself", lambda: os.rename(p, p)), ("rename none", lambda: os.rename(w + "/none", p)),
+                ("utime", lambda: os.utime(p, (5, 6), follow_symlinks=False)), ("utime same", lambda: os.utime(p, (5, 6), follow_symlinks=False)),
+                ("utime no", lambda: as_user(stranger, lambda: os.utime(p, (7, 8), follow_symlinks=False))),
+                ("utime now", lambda: os.utime(p, follow_symlinks=False)),
+                ("setxattr", lambda: os.setxattr(p, "trusted.t", b"1", follow_symlinks=False)),
+                ("setxattr same", lambda: os.setxattr(p, "trusted.t", b"1", follow_symlinks=False)),
+                ("setxattr no", lambda: os.setxattr(p, "trusted.t", b"1", os.XATTR_CREATE, follow_symlinks=False)),
+                ("removexattr", lambda: os.removexattr(p, "trusted.t", follow_symlinks=False)),
+                ("removexattr no", lambda: os.removexattr(p, "trusted.t", follow_symlinks=False)),
+                ("mkdir there", lambda: os.mkdir(p)), ("mknod there", lambda: os.mknod(p)), ("symlink there", lambda: os.symlink("x", p)),
+                ("create there", lambda: os.open(p, os.O_CREAT | os.O_EXCL)), ("rmdir no", lambda: os.rmdir(w + "/none")),
+                ("access", lambda: os.access(p, os.R_OK, follow_symlinks=False)),
+                ("getxattr", lambda: os.getxattr(p, "trusted.none", follow_symlinks=False))):
+            fd = os.open(p, os.O_PATH | os.O_NOFOLLOW)
+            emit(k, name, moved([p, w, other], fn))
+            os.close(fd)
+
+
+@step
+def times_of_directories(d, emit):
+    for k in KINDS:
+        for over in KINDS:
+            for fl in (0, RENAME_EXCHANGE, RENAME_WHITEOUT):
+                shutil.rmtree(d + "/a", ignore_errors=True)
+                shutil.rmtree(d + "/b", ignore_errors=True)
+                os.mkdir(d + "/a")
+                os.mkdir(d + "/b")
+                make_kind(d + "/a/x", k)
+                make_kind(d + "/b/x", over)
+                held = [d + "/a", d + "/b"] + [p for p in (d + "/a/x", d + "/b/x") if os.path.lexists(p)]
+                fds = [os.open(p, os.O_PATH | os.O_NOFOLLOW) for p in held]
+                emit(k, over, fl, moved(fds, lambda: renameat2(d + "/a/x", d + "/b/x", fl)), [os.fstat(fd).st_nlink for fd in fds], look(d + "/a/x"), look(d + "/b/x"))
+                for fd in fds:
+                    os.close(fd)
+    for k in KINDS[1:]:
+        p = d + "/made"
+        emit(k, moved([d], lambda: make_kind(p, k)), os.stat(d).st_nlink)
+        fd = os.open(p, os.O_PATH | os.O_NOFOLLOW)
+        emit(moved([d, fd], lambda: os.unlink(p)), moved([d, fd], lambda: os.rmdir(p)), os.fstat(fd).st_nlink, os.stat(d).st_nlink)
+        proc = "/proc/self/fd/%d" % fd
+        if k != "fulldir":
+            emit("after", moved([fd], lambda: os.chmod(proc, 0o711)), moved([fd], lambda: os.chown(proc, 7, 8)), moved([fd], lambda: os.utime(proc, (9, 10))),
+                 oct(os.fstat(fd).st_mode), os.fstat(fd).st_uid, os.fstat(fd).st_mtime)
+            emit(outcome(lambda: os.link(proc, d + "/again", follow_symlinks=True)), outcome(lambda: os.setxattr(proc, "trusted.t", b"1")), outcome(os.listxattr, proc))
+        os.close(fd)
+        wipe(p)
+
+
+@step
+def open_flags(d, emit):
+    bits = {"creat": os.O_CREAT, "excl": os.O_EXCL, "trunc": os.O_TRUNC, "dir": os.O_DIRECTORY, "nofollow": os.O_NOFOLLOW, "append": os.O_APPEND, "path": os.O_PATH}
+    p = d + "/p"
+    for k in ("none", "file", "dir", "fifo", "symlink", "char", "good"):
+        for n in range(4):
+            for names in itertools.combinations(bits, n):
+                for acc in (0, 1, 2, 3):
+                    if k == "good":
+                        os.symlink("real", p)
+                        write(d + "/real", b"data")
+                    else:
+                        make_kind(p, k)
+                    fl = acc | os.O_NONBLOCK | sum(bits[x] for x in names)
+                    fd = outcome(os.open, p, fl, 0o640)
+                    emit(k, names, acc, "fd" if isinstance(fd, int) else fd, look(p), look(d + "/nowhere"), look(d + "/real"))
+                    if isinstance(fd, int):
+                        if k in ("none", "file", "good", "symlink") and "path" not in names:
+                            emit(outcome(os.write, fd, b"w"), outcome(os.lseek, fd, 0, os.SEEK_CUR), outcome(os.pread, fd, 9, 0), outcome(os.ftruncate, fd, 2), outcome(os.fsync, fd))
+                        os.close(fd)
+                    for x in (p, d + "/nowhere", d + "/real"):
+                        wipe(x)
+
+
+@step
+def sticky_renames(d, emit):
+    who = (0, 1001, 1002)
+    for k in ("file", "dir"):
+        for fromowner, toowner in itertools.product((0, 1001), (0, 1001, 1002)):
+            for a, b in itertools.product(who, (None, *who) if k == "file" else (None,)):
+                for u in USERS[2:]:
+                    for name, owner in (("from", fromowner), ("to", toowner)):
+                        os.mkdir(d + "/" + name)
+                        os.chown(d + "/" + name, owner, owner)
+                        os.chmod(d + "/" + name, 0o1777)
+                    for name, owner in (("from/x", a), ("to/x", b)):
+                        if owner is not None:
+                            make_kind(d + "/" + name, k)
+                            os.chown(d + "/" + name, owner, owner)
+                    emit(k, fromowner, toowner, a, b, u, as_thread(u, lambda: [outcome(renameat2, d + "/from/x", d + "/to/x", fl) for fl in (RENAME_EXCHANGE, RENAME_WHITEOUT, 0)]),
+                         look(d + "/from/x"), look(d + "/to/x"))
+                    shutil.rmtree(d + "/from")
+                    shutil.rmtree(d + "/to")
+
+
+def each_call(p, q):
+    """Every call that takes a path. q: a file that is there."""
+    return (("stat", os.stat, p), ("lstat", os.lstat, p), ("open", os.open, p, os.O_RDONLY), ("creat", os.open, p, os.O_CREAT | os.O_WRONLY), ("chmod", os.chmod, p, 0o700),
+            ("chown", os.chown, p, 0, 0), ("lchown", os.lchown, p, 0, 0), ("link from", os.link, p, q + "1"), ("link to", os.link, q, p), ("mkdir", os.mkdir, p),
+            ("mkfifo", os.mkfifo, p), ("mknod", os.mknod, p), ("symlink", os.symlink, "t", p), ("readlink", os.readlink, p), ("rename from", os.rename, p, q + "2"),
+            ("rename to", os.rename, q, p), ("rmdir", os.rmdir, p), ("truncate", os.truncate, p, 0), ("unlink", os.unlink, p), ("utime", os.utime, p),
+            ("access", lambda: os.access(p, os.F_OK)), ("listxattr", os.listxattr, p), ("setxattr", os.setxattr, p, "user.a", b"1"), ("listdir", os.listdir, p),
+            ("chdir", lambda: as_thread(USERS[1], os.chdir, p)), ("statvfs", lambda: os.statvfs(p) and 0))
+
+
+@step
+def path_errors(d, emit):
+    def fresh():
+        shutil.rmtree(d + "/w", ignore_errors=True)
+        os.mkdir(d + "/w")
+        write(d + "/w/file")
+        os.mkdir(d + "/w/dir")
+        os.symlink("loop2", d + "/w/loop1")
+        os.symlink("loop1", d + "/w/loop2")
+        os.symlink("dir", d + "/w/todir")
+        os.symlink("file", d + "/w/tofile")
+        os.symlink("gone", d + "/w/dangling")
+        os.symlink("d" * 256, d + "/w/tolong")
+        write(d + "/w/there")
+    top = d + "/w/"
+    room = 4095 - len(top)
+    for bad in ("file/x", "file/", "none/x", "none/", "loop1", "loop1/x", "n" * 256, "n" * 256 + "/x", "dir/.", "dir/..", "todir/", "tofile/", "dangling", "dangling/", "tolong",
+                "./" * (room // 2 - 4) + "file", "./" * (room // 2 + 1) + "file"):
+        for n in range(len(each_call("", ""))):
+            fresh()
+            name, fn, *args = each_call(top + bad, top + "there")[n]
+            r = outcome(fn, *args)
+            emit(bad[:20], len(bad) if len(bad) < 300 else "", name, r if isinstance(r, (str, list)) else "done", sorted(os.listdir(top)), look(top + "there"), look(top + "file"))
+
+
+@step
+def writes_of_all_sorts(d, emit):
+    p = d + "/s"
+    other = d + "/other"
+
+    def copy():
+        with open(other, "rb") as a, open(p, "r+b") as b:
+            return os.copy_file_range(a.fileno(), b.fileno(), 4)
+
+    def spliced():
+        r, w = os.pipe()
+        os.write(w, b"pipe")
+        fd = os.open(p, os.O_WRONLY)
+        try:
+            return os.splice(r, fd, 4, offset_dst=2)
+        finally:
+            for x in (r, w, fd):
+                os.close(x)
+
+    def sent():
+        with open(other, "rb") as a, open(p, "r+b") as b:
+            return os.sendfile(b.fileno(), a.fileno(), 0, 4)
+
+    def vector(flags):
+        fd = os.open(p, os.O_WRONLY)
+        try:
+            return os.pwritev(fd, [b"ab", b"cd"], 1, flags), os.lseek(fd, 0, os.SEEK_CUR)
+        finally:
+            os.close(fd)
+
+    def direct():
+        fd = os.open(p, os.O_RDWR | os.O_DIRECT)
+        try:
+            with mmap.mmap(-1, 4096) as m:
+                m[:] = b"D" * 4096
+                return os.write(fd, m), os.preadv(fd, [m], 0), m[:3]
+        finally:
+            os.close(fd)
+
+    def nothing():
+        return write(p, b"", os.O_WRONLY)
+
+    def through_append(clear):
+        fd = os.open(p, os.O_RDWR | (os.O_APPEND if clear else 0))
+        try:
+            fcntl.fcntl(fd, fcntl.F_SETFL, 0 if clear else os.O_APPEND)
+            return os.pwrite(fd, b"=", 0), os.write(fd, b"+"), os.lseek(fd, 0, os.SEEK_CUR)
+        finally:
+            os.close(fd)
+
+    def mapped_append():
+        fd = os.open(p, os.O_RDWR | os.O_APPEND)
+        try:
+            with mmap.mmap(fd, 4) as m:
+                m[1:3] = b"MM"
+                m.flush()
+            return os.fstat(fd).st_size
+        finally:
+            os.close(fd)
+
+    def mapped_beside_append():
+        fd, a = os.open(p, os.O_RDWR), os.open(p, os.O_WRONLY | os.O_APPEND)
+        try:
+            with mmap.mmap(fd, 4) as m:
+                m[1:3] = b"NN"
+                m.flush()
+            os.write(a, b"A")
+            return os.fstat(fd).st_size
+        finally:
+            os.close(a)
+            os.close(fd)
+
+    write(other, b"0123456789")
+    os.chmod(other, 0o644)
+    for how, *args in ((copy,), (spliced,), (sent,), (vector, 0), (vector, os.RWF_APPEND), (vector, os.RWF_SYNC), (direct,), (nothing,), (through_append, True), (through_append, False),
+                       (mapped_append,), (mapped_beside_append,)):
+        for m in (0o6777, 0o2767, 0o666):
+            for u in USERS:
+                write(p, b"12345678")
+                os.chown(p, 1001, 1001)
+                os.chmod(p, m)
+                os.setxattr(p, "security.capability", struct.pack("<IIIII", 0x02000001, 1 << 10, 0, 0, 0))
+                emit(how.__name__, args, oct(m), u, as_user(u, how, *args), look(p), open(p, "rb").read(40), "security.capability" in os.listxattr(p))
+                os.unlink(p)
+
+
+@step
+def limits(d, emit):
+    p = d + "/f"
+    write(p, b"data")
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10000, resource.RLIM_INFINITY))
+    fd = os.open(p, os.O_RDWR)
+    emit(outcome(os.pwrite, fd, b"x" * 200, 9900), outcome(os.pwrite, fd, b"x", 10000), outcome(os.ftruncate, fd, 10000), outcome(os.ftruncate, fd, 10001), outcome(os.truncate, p, 10001),
+         outcome(os.posix_fallocate, fd, 0, 10001), outcome(call, "fallocate", fd, 1, ctypes.c_long(0), ctypes.c_long(20000)), os.fstat(fd).st_size)
+    g = os.open(d + "/g", os.O_RDWR | os.O_CREAT)
+    emit(outcome(lambda: os.copy_file_range(fd, g, 5000, 0, 8000)), outcome(lambda: os.copy_file_range(fd, g, 5000, 0, 10000)), os.fstat(g).st_size)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    emit(outcome(os.pwrite, fd, b"x", -1), outcome(os.pread, fd, 1, -1), outcome(os.lseek, fd, -1, os.SEEK_SET), outcome(os.lseek, fd, 0, 9), outcome(os.ftruncate, fd, -1))
+    for name, *args in (("write", fd, ctypes.c_void_p(8), 5), ("read", fd, ctypes.c_void_p(8), 5), ("pwrite", fd, ctypes.c_void_p(8), 5, ctypes.c_long(0)), ("open", ctypes.c_void_p(8), 0),
+                        ("mkdir", ctypes.c_void_p(8), 0), ("rename", ctypes.c_void_p(8), p.encode()), ("rename", p.encode(), ctypes.c_void_p(8)), ("link", p.encode(), ctypes.c_void_p(8)),
+                        ("readlink", (d + "/l").encode(), ctypes.c_void_p(8), 10), ("chmod", ctypes.c_void_p(8), 0), ("unlink", ctypes.c_void_p(8)), ("symlink", ctypes.c_void_p(8), p.encode())):
+        emit(name, outcome(call, name, *args))
+    m = mmap.mmap(-1, 8192)
+    at = ctypes.addressof(ctypes.c_char.from_buffer(m))
+    call("mprotect", ctypes.c_void_p(at + 4096), 4096, 0)
+    emit("half", outcome(call, "pwrite", fd, ctypes.c_void_p(at + 4000), 200, ctypes.c_long(0)), outcome(call, "pread", fd, ctypes.c_void_p(at + 4000), 200, ctypes.c_long(0)), os.fstat(fd).st_size)
+    for u in (2**32 - 2, 2**31, 65536):
+        emit(u, outcome(os.chown, p, u, u), look(p))
+    for dev in (os.makedev(4095, 1048575), os.makedev(0, 0), os.makedev(259, 65536)):
+        for u in USERS[:2]:
+            os.chmod(d, 0o777)
+            emit(dev, as_user(u, lambda: os.mknod(d + "/dev", stat.S_IFCHR | 0o666, dev)), look(d + "/dev"))
+            outcome(os.unlink, d + "/dev")
+    for s in (0, -1, -2**31, -2**31 - 1, 2**31, 2**32, 2**33, 2**34 - 1, 2**34, 2**35, 2**40):
+        for n in (0, 1, 999999999):
+            emit(s, n, outcome(lambda: os.utime(p, ns=(s * 10**9 + n, s * 10**9 + n))), os.stat(p).st_mtime_ns, os.stat(p).st_atime_ns)
+    v = os.statvfs(d)
+    emit(v.f_bsize, v.f_frsize, v.f_namemax, v.f_flag & (os.ST_RDONLY | os.ST_NOSUID | os.ST_NODEV | os.ST_NOEXEC))
+
+
+@step
+def holes(d, emit):
+    def map_of(fd):
+        out, at = [], 0
+        while True:
+            a = outcome(os.lseek, fd, at, os.SEEK_DATA)
+            b = outcome(os.lseek, fd, a, os.SEEK_HOLE) if isinstance(a, int) else a
+            out.append((a, b))
+            if not isinstance(b, int):
+                return out
+            at = b
+    p = d + "/f"
+    fd = os.open(p, os.O_RDWR | os.O_CREAT)
+    os.pwrite(fd, b"a" * 65536, 1 << 20)
+    os.pwrite(fd, b"b" * 65536, 3 << 20)
+    os.fsync(fd)
+    emit(map_of(fd), os.fstat(fd).st_size, os.fstat(fd).st_blksize)
+    os.ftruncate(fd, 8 << 20)
+    emit(map_of(fd))
+    emit(outcome(call, "fallocate", fd, 3, ctypes.c_long(1 << 20), ctypes.c_long(32768)), outcome(call, "fallocate", fd, 1, ctypes.c_long(9 << 20), ctypes.c_long(4096)),
+         outcome(call, "fallocate", fd, 16, ctypes.c_long((3 << 20) + 4096), ctypes.c_long(4096)), outcome(call, "fallocate", fd, 16, ctypes.c_long((8 << 20) - 100), ctypes.c_long(200)))
+    os.fsync(fd)
+    emit(os.fstat(fd).st_size, os.pread(fd, 4, (1 << 20) + 32766), os.pread(fd, 4, (3 << 20) + 4094), os.fstat(fd).st_blocks > 0)
+    for off in (-1, 0, os.fstat(fd).st_size - 1, os.fstat(fd).st_size, 1 << 30):
+        emit(off, outcome(os.lseek, fd, off, os.SEEK_DATA) in ("ENXIO", "EINVAL"), outcome(os.lseek, fd, off, os.SEEK_HOLE))
+    os.ftruncate(fd, 4096)
+    m = mmap.mmap(fd, 4096)
+    os.ftruncate(fd, 100)
+    m[100:200] = b"G" * 100
+    m[50:60] = b"H" * 10
+    m.flush()
+    os.ftruncate(fd, 300)
+    emit("beyond", os.pread(fd, 300, 0) == b"\0" * 50 + b"H" * 10 + b"\0" * 240)
+    m.close()
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, b"z" * 6000, 0)
+    os.ftruncate(fd, 5)
+    os.ftruncate(fd, 6000)
+    emit(os.pread(fd, 6000, 0) == b"zzzzz" + b"\0" * 5995)
+    os.ftruncate(fd, 5)
+    os.pwrite(fd, b"Q", 5000)
+    emit(os.pread(fd, 6000, 0) == b"zzzzz" + b"\0" * 4995 + b"Q")
+    g = os.open(d + "/g", os.O_RDWR | os.O_CREAT)
+    emit(outcome(lambda: os.copy_file_range(fd, g, 100, 4950, 10)), os.pread(g, 200, 0), outcome(lambda: os.copy_file_range(fd, g, 100, 9999, 0)), outcome(lambda: os.copy_file_range(fd, fd, 10, 0, 5)),
+         outcome(lambda: os.copy_file_range(fd, fd, 100, 0, 50)), outcome(lambda: os.copy_file_range(fd, os.open(p, os.O_RDONLY), 10, 0, 5)),
+         outcome(lambda: os.copy_file_range(fd, os.open(p, os.O_WRONLY | os.O_APPEND), 10, 0, 5)), outcome(lambda: os.copy_file_range(os.open(d, os.O_RDONLY), g, 10, 0, 5)))
+    direct = os.open(p, os.O_RDWR | os.O_DIRECT)
+    with mmap.mmap(-1, 8192) as b, mmap.mmap(fd, 4096) as m:
+        b[:] = b"d" * 8192
+        os.pwrite(fd, b"buffered", 0)
+        emit(os.preadv(direct, [b], 0), b[:8])
+        m[0:4] = b"MAPD"
+        emit(os.preadv(direct, [b], 0), b[:8])
+        b[:] = b"e" * 8192
+        emit(os.pwritev(direct, [b], 0), m[:4], os.pread(fd, 4, 4094), os.fstat(fd).st_size)
+
+
+@step
+def listings(d, emit):
+    for n in range(300):
+        write("%s/e%d" % (d, n))
+    os.mkdir(d + "/sub")
+    os.symlink("x", d + "/link")
+    os.mkfifo(d + "/pipe")
+
+    def dents(fd, size=1024):
+        buf = ctypes.create_string_buffer(size)
+        n = libc.getdents64(fd, buf, size)
+        if n < 0:
+            return errno.errorcode[ctypes.get_errno()]
+        out, at = [], 0
+        while at < n:
+            ino, off, reclen, kind = struct.unpack_from("<QqHB", buf.raw, at)
+            out.append((buf.raw[at + 19:at + reclen].split(b"\0")[0].decode(), off, kind, ino))
+            at += reclen
+        return out
+
+    def rest(fd):
+        out = []
+        while True:
+            more = dents(fd)
+            if not more:
+                return out
+            out += more
+    for rounds in range(3):
+        fd = os.open(d, os.O_RDONLY)
+        emit(dents(fd, 10), outcome(os.pread, fd, 5, 0), outcome(os.write, fd, b"x"), outcome(os.ftruncate, fd, 0))
+        every = rest(fd)
+        emit(sorted((n, k) for n, _, k, _ in every), all(i == os.lstat(d + "/" + n).st_ino for n, _, _, i in every if n != ".."), rest(fd))
+        for at in (0, 1, 17, 150, len(every) - 2, len(every) - 1):
+            os.lseek(fd, every[at][1], os.SEEK_SET)
+            emit(at, [n for n, *_ in rest(fd)] == [n for n, *_ in every[at + 1:]])
+        write("%s/later%d" % (d, rounds))
+        os.unlink("%s/e%d" % (d, rounds))
+        os.lseek(fd, 0, os.SEEK_SET)
+        emit(sorted(n for n, *_ in rest(fd)) == sorted([".", "..", *os.listdir(d)]))
+        os.close(fd)
+    emit(outcome(os.open, d, os.O_RDWR), outcome(os.open, d, os.O_CREAT), outcome(lambda: os.lseek(os.open(d, os.O_RDONLY), -1, os.SEEK_SET)))
+
+
+@step
+def locks(d, emit):
+    p = d + "/f"
+    write(p, b"0123456789")
+
+    def lock(kind, cmd, start, length):
+        return struct.pack("hhqqi4x", kind, 0, start, length, 0)
+
+    def other(fn):
+        return as_user((0, 0, []), fn)
+    fd = os.open(p, os.O_RDWR)
+    for a in (fcntl.F_RDLCK, fcntl.F_WRLCK):
+        for ours, theirs in itertools.product((fcntl.F_SETLK, 37), (fcntl.F_SETLK, 37)):
+            emit(a, ours, outcome(lambda: len(fcntl.fcntl(fd, ours, lock(a, ours, 2, 4)))))
+            for b, at in itertools.product((fcntl.F_RDLCK, fcntl.F_WRLCK), (0, 2, 5, 6)):
+                emit(theirs, b, at, other(lambda: len(fcntl.fcntl(os.open(p, os.O_RDWR), theirs, lock(b, theirs, at, 1)))),
+                     other(lambda: struct.unpack("hhqqi4x", fcntl.fcntl(os.open(p, os.O_RDWR), fcntl.F_GETLK, lock(b, 0, at, 1)))[:4]))
+            emit(outcome(lambda: len(fcntl.fcntl(fd, ours, lock(fcntl.F_UNLCK, ours, 3, 1)))), other(lambda: len(fcntl.fcntl(os.open(p, os.O_RDWR), theirs, lock(fcntl.F_WRLCK, theirs, 3, 1)))))
+            if ours == fcntl.F_SETLK:
+                os.close(os.open(p, os.O_RDONLY))  # takes all of this process's
+            else:
+                os.close(fd)
+                fd = os.open(p, os.O_RDWR)
+            emit("closed", other(lambda: len(fcntl.fcntl(os.open(p, os.O_RDWR), theirs, lock(fcntl.F_WRLCK, theirs, 0, 0)))))
+    emit(outcome(fcntl.flock, fd, fcntl.LOCK_SH), other(lambda: fcntl.flock(os.open(p, os.O_RDONLY), fcntl.LOCK_SH | fcntl.LOCK_NB)),
+         other(lambda: fcntl.flock(os.open(p, os.O_RDONLY), fcntl.LOCK_EX | fcntl.LOCK_NB)), other(lambda: fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)))
+    emit(outcome(fcntl.flock, os.open(d, os.O_RDONLY), fcntl.LOCK_EX), outcome(fcntl.flock, os.open(d, os.O_RDONLY), fcntl.LOCK_EX | fcntl.LOCK_NB))
+    os.close(fd)
+    signal.signal(signal.SIGIO, signal.SIG_IGN)
+    for fl, lease in itertools.product((os.O_RDONLY, os.O_RDWR), (fcntl.F_RDLCK, fcntl.F_WRLCK)):
+        fd = os.open(p, fl)
+        emit("lease", fl, lease, outcome(fcntl.fcntl, fd, fcntl.F_SETLEASE, lease), outcome(fcntl.fcntl, fd, fcntl.F_GETLEASE), other(lambda: os.close(os.open(p, os.O_WRONLY | os.O_NONBLOCK))))
+        os.close(fd)
+    fd = os.open(d, os.O_RDONLY)
+    emit("lease of a directory", outcome(fcntl.fcntl, fd, fcntl.F_SETLEASE, fcntl.F_RDLCK))
+    os.close(fd)
+
+
+@step
+def running(d, emit):
+    p = d + "/true"
+    shutil.copy("/bin/true", p)
+    os.chmod(p, 0o755)
+    fd = os.open(p, os.O_WRONLY)
+    emit(outcome(lambda: os.posix_spawn(p, [p], {})))
+    os.close(fd)
+    shutil.copy("/bin/sleep", d + "/sleep")
+    pid = os.posix_spawn(d + "/sleep", ["sleep", "60"], {})
+    emit(outcome(os.open, d + "/sleep", os.O_WRONLY), outcome(os.truncate, d + "/sleep", 0), outcome(os.open, d + "/sleep", os.O_RDONLY | os.O_TRUNC), outcome(os.chmod, d + "/sleep", 0o700),
+         outcome(os.rename, d + "/sleep", d + "/s2"), outcome(os.unlink, d + "/s2"))
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    for m in (0o644, 0o111, 0o711):
+        os.chmod(p, m)
+        for u in USERS[:2]:
+            emit(oct(m), u, as_user(u, lambda: os.waitpid(os.posix_spawn(p, [p], {}), 0)[1]))
+
+
+@step
+def attribute_sizes(d, emit):
+    p = d + "/f"
+    write(p)
+    emit(outcome(os.setxattr, p, "user.a", b"12345"), outcome(os.setxattr, p, "user.bb", b""))
+    buf = ctypes.create_string_buffer(100)
+    for n in (0, 1, 4, 5, 6, 100):
+        emit(n, outcome(call, "getxattr", p.encode(), b"user.a", buf, n), outcome(call, "getxattr", p.encode(), b"user.bb", buf, n), outcome(call, "getxattr", p.encode(), b"user.none", buf, n),
+             outcome(call, "listxattr", p.encode(), buf, n))
+    for n in (1, 255, 256, 1000, 4000, 5000, 16000, 17000, 65535, 65536, 65537):
+        emit(n, outcome(os.setxattr, p, "user.big", b"v" * n), outcome(lambda: len(os.getxattr(p, "user.big"))))
+    outcome(os.removexattr, p, "user.big")
+    done = 0
+    while done < 400 and outcome(os.setxattr, p, "user.%03d" % done + "n" * 200, b"v") == 0:
+        done += 1
+    emit(done, outcome(lambda: len(os.listxattr(p))))
+    for name in ("", "user", "user.", "x" * 300, "user." + "x" * 300, "trusted.", "security.", "system.", "btrfs.x", "os2.x", "system.posix_acl_access", "system.posix_acl_default"):
+        emit(name[:30], outcome(os.setxattr, p, name, b""), outcome(os.getxattr, p, name), outcome(os.removexattr, p, name), outcome(os.setxattr, d, name, b"1"), outcome(os.removexattr, d, name))
+    fd = os.open(p, os.O_RDONLY)
+    emit(outcome(os.setxattr, fd, "user.ro", b"1"), outcome(os.setxattr, fd, "user.ro", b"1", 3), outcome(os.setxattr, fd, "user.ro", b"1", 8))
+    path = os.open(p, os.O_PATH)
+    emit(outcome(os.setxattr, path, "user.x", b"1"), outcome(os.fchmod, path, 0o600), outcome(os.fchown, path, 0, 0), outcome(os.ftruncate, path, 0), outcome(os.utime, path), outcome(os.fsync, path))
 
 
 def run_step(root, fn):
