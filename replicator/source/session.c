@@ -254,7 +254,8 @@ static void verify_end(struct session *s, const char *error)
 {
 	vrun_free(s->verify, error);
 	s->verify = NULL;
-	bulk_repairs(s->bulk, false);
+	if (s->bulk != NULL) /* it may have been refused before */
+		bulk_repairs(s->bulk, false);
 }
 
 /* What other threads asked for. Returns 0, 1 when asked to stop, or an error. */
