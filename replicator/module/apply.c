@@ -708,11 +708,19 @@ static void clean_tmp(struct apply *a)
 	closedir(d);
 }
 
+/* Whoever is at the other end is answered; what has begun is finished all the same. */
+static void answer(void *arg)
+{
+	struct apply *a = arg;
+	a->env.tick(a->env.arg);
+}
+
 int apply_init(struct apply *a, const struct apply_env *env, int dirfd, int redofd, bool restore, bool replay_all)
 {
 	memset(a, 0, sizeof(*a));
 	a->env = *env;
 	LIST_INIT(&a->transfers);
+	a->wait = (struct redo_wait){answer, a};
 	reach_init(&a->reach, env->rootfd, dirfd, env->tmpfd);
 	reach_recover(env->rootfd, dirfd, env->tmpfd);
 	clean_tmp(a);

@@ -78,6 +78,7 @@ struct apply {
 	struct newdir newdir;
 	struct reach reach;
 	struct redo redo;
+	struct redo_wait wait; /* answers meanwhile */
 	LIST_HEAD(, transfer) transfers;
 	uint32_t ntransfers;
 	uint64_t memory; /* bytes in all mem buffers */

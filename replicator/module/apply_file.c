@@ -274,7 +274,7 @@ static int copy_range(struct apply *a, struct transfer *t, const struct wop *op,
 		err = spill(a, t);
 	uint64_t to = t->mode == WB_NEW ? op->off : t->spooled;
 	if (!err)
-		err = redo_copy(src, op->src, t->file, to, op->len);
+		err = redo_copy(src, op->src, t->file, to, op->len, &a->wait);
 	if (!err && t->mode == WB_PATCH) {
 		err = add_piece(a, t, op->off, op->len, to, false);
 		t->spooled += op->len;
@@ -387,10 +387,10 @@ static int in_place(struct apply *a, struct transfer *t, const struct wop *op)
 	log.n = t->n;
 	int err = t->committed || can_clone(a, t->file) ? 0 : redo_reserve(&log, target);
 	if (!err && !t->committed)
-		err = redo_commit(&a->redo, &log, t->file);
+		err = redo_commit(&a->redo, &log, t->file, &a->wait);
 	if (!err) {
 		t->committed = true;
-		err = redo_apply(&log, t->file, target);
+		err = redo_apply(&log, t->file, target, &a->wait);
 	}
 	close(target);
 	if (!err) {
@@ -417,7 +417,7 @@ static int new_to_patch(struct apply *a, struct transfer *t, uint64_t size)
 		if (from > off)
 			err = add_piece(a, t, off, from - off, 0, true);
 		if (!err && to > from)
-			err = redo_copy(t->file, from, fd, at, to - from);
+			err = redo_copy(t->file, from, fd, at, to - from, &a->wait);
 		if (!err && to > from)
 			err = add_piece(a, t, from, to - from, at, false);
 		at += to - from;
@@ -572,7 +572,7 @@ static int commit_new(struct apply *a, struct transfer *t, const struct wop *op)
 }
 
 /* Copy the data of old, holes left out. */
-static int copy_whole(int old, int fd, uint64_t size)
+static int copy_whole(struct apply *a, int old, int fd, uint64_t size)
 {
 	for (uint64_t off = 0; off < size;) {
 		off_t start = lseek(old, (off_t)off, SEEK_DATA);
@@ -581,7 +581,7 @@ static int copy_whole(int old, int fd, uint64_t size)
 		off_t stop = lseek(old, start, SEEK_HOLE);
 		if (stop < 0)
 			return -errno;
-		int err = redo_copy(old, (uint64_t)start, fd, (uint64_t)start, (uint64_t)(stop - start));
+		int err = redo_copy(old, (uint64_t)start, fd, (uint64_t)start, (uint64_t)(stop - start), &a->wait);
 		if (err)
 			return err == -ENODATA ? 0 : err;
 		off = (uint64_t)stop;
@@ -598,11 +598,11 @@ static int clone_old(struct apply *a, int old, int fd, uint64_t size, bool copy)
 			return -errno;
 		a->no_clone = true;
 	}
-	return copy || size <= APPLY_CLONE_SMALL ? copy_whole(old, fd, size) : -EOPNOTSUPP;
+	return copy || size <= APPLY_CLONE_SMALL ? copy_whole(a, old, fd, size) : -EOPNOTSUPP;
 }
 
 /* Apply the pieces of a patch to fd. */
-static int patch_pieces(struct transfer *t, int fd)
+static int patch_pieces(struct apply *a, struct transfer *t, int fd)
 {
 	int err = 0;
 	for (uint32_t i = 0; !err && i < t->n; i++) {
@@ -612,7 +612,7 @@ static int patch_pieces(struct transfer *t, int fd)
 		else if (t->file < 0)
 			err = fio_pwrite(fd, t->mem.data + p->at, p->len, (off_t)p->off);
 		else
-			err = redo_copy(t->file, p->at, fd, p->off, p->len);
+			err = redo_copy(t->file, p->at, fd, p->off, p->len, &a->wait);
 	}
 	return err;
 }
@@ -631,7 +631,7 @@ static int patch_aside(struct apply *a, struct transfer *t, const struct wop *op
 	struct stat st;
 	int lacks = 0, err = clone_old(a, old, fd, size, copy);
 	if (!err)
-		err = patch_pieces(t, fd);
+		err = patch_pieces(a, t, fd);
 	if (!err && fstat(fd, &st))
 		err = -errno;
 	if (!err)

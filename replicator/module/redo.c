@@ -30,6 +30,7 @@
 #define REDO_LOG_MAX (32u << 20) /* bytes of one log file */
 #define REDO_RANGES  (1u << 18)
 #define COPY_CHUNK   (256u << 10)
+#define WAIT_CHUNK   (64u << 20) /* bytes after which redo_wait is told */
 
 enum { REDO_XATTRS = 1, REDO_NO_OWNER = 2 };
 
@@ -55,12 +56,17 @@ static int copy_by_buffer(int src, uint64_t at, int dst, uint64_t off, uint64_t 
 	return err;
 }
 
-int redo_copy(int src, uint64_t at, int dst, uint64_t off, uint64_t len)
+static void tick(const struct redo_wait *w)
+{
+	if (w)
+		w->tick(w->arg);
+}
+
+static int copy_piece(int src, uint64_t at, int dst, uint64_t off, uint64_t len)
 {
 	while (len) {
 		loff_t from = (loff_t)at, to = (loff_t)off;
-		ssize_t n =
-		    copy_file_range(src, &from, dst, &to, len < (1u << 30) ? (size_t)len : 1u << 30, 0);
+		ssize_t n = copy_file_range(src, &from, dst, &to, (size_t)len, 0);
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0 && (errno == ENOSPC || errno == EDQUOT || errno == EIO))
@@ -72,6 +78,20 @@ int redo_copy(int src, uint64_t at, int dst, uint64_t off, uint64_t len)
 		at += (uint64_t)n;
 		off += (uint64_t)n;
 		len -= (uint64_t)n;
+	}
+	return 0;
+}
+
+int redo_copy(int src, uint64_t at, int dst, uint64_t off, uint64_t len, const struct redo_wait *w)
+{
+	for (uint64_t done = 0; done < len;) {
+		uint64_t n = len - done < WAIT_CHUNK ? len - done : WAIT_CHUNK;
+		int err = copy_piece(src, at + done, dst, off + done, n);
+		if (err)
+			return err;
+		done += n;
+		if (done % WAIT_CHUNK == 0)
+			tick(w);
 	}
 	return 0;
 }
@@ -122,7 +142,7 @@ int redo_reserve(const struct redo_log *log, int target)
 	return 0;
 }
 
-int redo_apply(const struct redo_log *log, int datafd, int target)
+int redo_apply(const struct redo_log *log, int datafd, int target, const struct redo_wait *w)
 {
 	struct stat st;
 	struct timespec ts[2] = {{.tv_nsec = UTIME_OMIT},
@@ -131,7 +151,9 @@ int redo_apply(const struct redo_log *log, int datafd, int target)
 	for (uint32_t i = 0; !err && i < log->n; i++) {
 		const struct redo_piece *p = &log->v[i];
 		err = p->hole ? redo_punch(target, p->off, p->len)
-			      : redo_copy(datafd, p->at, target, p->off, p->len);
+			      : redo_copy(datafd, p->at, target, p->off, p->len, w);
+		if (i % 1024 == 1023)
+			tick(w);
 	}
 	if (err)
 		return err;
@@ -170,10 +192,23 @@ static void encode(struct buf *b, const struct redo_log *log)
 	}
 }
 
-int redo_commit(struct redo *r, const struct redo_log *log, int datafd)
+/* Most of it piece by piece, so that the sync has little left to wait for. */
+static void write_out(int fd, const struct redo_wait *w)
+{
+	struct stat st;
+	if (fstat(fd, &st))
+		return;
+	for (off_t off = 0; st.st_size - off > (off_t)WAIT_CHUNK; off += WAIT_CHUNK) {
+		sync_file_range(fd, off, WAIT_CHUNK, SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER);
+		tick(w);
+	}
+}
+
+int redo_commit(struct redo *r, const struct redo_log *log, int datafd, const struct redo_wait *w)
 {
 	char name[32];
 	struct buf b;
+	write_out(datafd, w);
 	int err = fio_sync(datafd);
 	if (err)
 		return err;
@@ -259,7 +294,7 @@ static int change(const struct redo_log *log, int rootfd, int datafd)
 	int target = open_target(rootfd, log->path, &st);
 	if (target < 0)
 		return target;
-	int err = st.st_ino == log->ino ? redo_apply(log, datafd, target) : 0;
+	int err = st.st_ino == log->ino ? redo_apply(log, datafd, target, NULL) : 0;
 	close(target);
 	return err;
 }

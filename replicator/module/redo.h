@@ -52,6 +52,12 @@ struct redo {
 	uint32_t ndone, capdone;
 };
 
+/* Who waits meanwhile: called now and then while many bytes are copied or written. */
+struct redo_wait {
+	void (*tick)(void *arg);
+	void *arg;
+};
+
 /* Prepare; remove uncommitted data, finish committed logs. reach gives permission for what is closed to its owner; may be NULL. Returns 0 or
  * -errno. */
 int redo_init(struct redo *r, int fd, int rootfd, struct reach *reach, bool replay_all);
@@ -63,19 +69,19 @@ void redo_abort(struct redo *r, uint64_t number);
 /* Take the space that the change of target will need, as far as the file system can: -ENOSPC after this would leave half of it made, visible.
  * Changes no byte. Returns 0 or -errno. */
 int redo_reserve(const struct redo_log *log, int target);
-/* Commit the log whose data is in datafd: durable on return. Returns 0 or -errno. */
-int redo_commit(struct redo *r, const struct redo_log *log, int datafd);
-/* Make the change: ranges, size, attributes. target is opened O_RDWR. Idempotent. Returns 0, -errno, or WR_NO_SPACE
+/* Commit the log whose data is in datafd: durable on return. w may be NULL. Returns 0 or -errno. */
+int redo_commit(struct redo *r, const struct redo_log *log, int datafd, const struct redo_wait *w);
+/* Make the change: ranges, size, attributes. target is opened O_RDWR. w may be NULL. Idempotent. Returns 0, -errno, or WR_NO_SPACE
  * (node_xattr_error): if only extended attributes failed, all else is done. */
-int redo_apply(const struct redo_log *log, int datafd, int target);
+int redo_apply(const struct redo_log *log, int datafd, int target, const struct redo_wait *w);
 /* The change was made. */
 void redo_done(struct redo *r, uint64_t number);
 /* For the syncer: take the list of finished logs before a sync, remove them after it. Thread-safe. */
 uint32_t redo_take_done(struct redo *r, uint64_t **list);
 void redo_remove(struct redo *r, uint64_t *list, uint32_t n);
 
-/* Write src[at..at+len) to dst[off..): copy_file_range, or by a buffer. Returns 0 or -errno. */
-int redo_copy(int src, uint64_t at, int dst, uint64_t off, uint64_t len);
+/* Write src[at..at+len) to dst[off..): copy_file_range, or by a buffer. w may be NULL. Returns 0 or -errno. */
+int redo_copy(int src, uint64_t at, int dst, uint64_t off, uint64_t len, const struct redo_wait *w);
 /* Make a hole of [off, off+len), as far as the file reaches now; zeros where the file system has no holes.
  * len may be EXTENT_INF - off. Returns 0 or -errno. */
 int redo_punch(int fd, uint64_t off, uint64_t len);

@@ -101,7 +101,7 @@ START_TEST(what_was_committed_is_done)
 		struct redo_log log;
 		begin(&r);
 		int fd = spool(&r, &log);
-		ck_assert_int_eq(redo_commit(&r.redo, &log, fd), 0);
+		ck_assert_int_eq(redo_commit(&r.redo, &log, fd, NULL), 0);
 		close(fd);
 		if (half) /* it was killed within the change */
 			put(r.root, "file", "01abc5678");
@@ -122,7 +122,7 @@ START_TEST(a_damaged_log_is_not_believed)
 	struct redo_log log;
 	begin(&r);
 	int fd = spool(&r, &log);
-	ck_assert_int_eq(redo_commit(&r.redo, &log, fd), 0);
+	ck_assert_int_eq(redo_commit(&r.redo, &log, fd, NULL), 0);
 	close(fd);
 	fd = openat(r.fd, "0000000000000001", O_RDWR);
 	ck_assert_int_eq(pwrite(fd, "!", 1, 30), 1);
@@ -139,7 +139,7 @@ START_TEST(another_inode_is_left_alone)
 	struct redo_log log;
 	begin(&r);
 	int fd = spool(&r, &log);
-	ck_assert_int_eq(redo_commit(&r.redo, &log, fd), 0);
+	ck_assert_int_eq(redo_commit(&r.redo, &log, fd, NULL), 0);
 	close(fd);
 	put(r.root, "other", "other");
 	ck_assert_int_eq(renameat(r.root, "other", r.root, "file"), 0);
@@ -157,8 +157,8 @@ START_TEST(a_finished_log_is_repeated_only_after_a_power_failure)
 		uint64_t *list;
 		begin(&r);
 		int fd = spool(&r, &log), target = openat(r.root, "file", O_RDWR);
-		ck_assert_int_eq(redo_commit(&r.redo, &log, fd), 0);
-		ck_assert_int_eq(redo_apply(&log, fd, target), 0);
+		ck_assert_int_eq(redo_commit(&r.redo, &log, fd, NULL), 0);
+		ck_assert_int_eq(redo_apply(&log, fd, target, NULL), 0);
 		redo_done(&r.redo, log.number);
 		close(fd);
 		close(target);
@@ -181,7 +181,7 @@ START_TEST(what_lost_its_data_stops_nobody)
 	struct redo_log log;
 	begin(&r);
 	int fd = spool(&r, &log);
-	ck_assert_int_eq(redo_commit(&r.redo, &log, fd), 0);
+	ck_assert_int_eq(redo_commit(&r.redo, &log, fd, NULL), 0);
 	ck_assert_int_eq(ftruncate(fd, 0), 0);
 	close(fd);
 	restart(&r, true);
@@ -198,7 +198,7 @@ START_TEST(a_log_cut_off_anywhere_is_not_believed)
 	for (off_t n = 0;; n++) {
 		begin(&r);
 		int fd = spool(&r, &log);
-		ck_assert_int_eq(redo_commit(&r.redo, &log, fd), 0);
+		ck_assert_int_eq(redo_commit(&r.redo, &log, fd, NULL), 0);
 		close(fd);
 		fd = openat(r.fd, "0000000000000001", O_RDWR);
 		ck_assert_int_eq(fstat(fd, &st), 0);
@@ -226,7 +226,7 @@ START_TEST(what_is_closed_to_its_owner_is_done)
 	log.path = (char *)(uintptr_t) "d/file";
 	log.no_owner = true;
 	log.attr.mode = 0100600;
-	ck_assert_int_eq(redo_commit(&r.redo, &log, fd), 0);
+	ck_assert_int_eq(redo_commit(&r.redo, &log, fd, NULL), 0);
 	close(fd);
 	ck_assert_int_eq(mkdirat(r.root, "d", 0700) || renameat(r.root, "file", r.root, "d/file"), 0);
 	ck_assert_int_eq(fchmodat(r.root, "d/file", 0400, 0) || fchmodat(r.root, "d", 0, 0), 0);
@@ -257,16 +257,46 @@ START_TEST(copies_cross_file_systems)
 	begin(&r);
 	int src = memfd_create("source", MFD_CLOEXEC), dst = openat(r.root, "file", O_RDWR);
 	ck_assert_int_eq(pwrite(src, "abcdef", 6, 0), 6);
-	ck_assert_int_eq(redo_copy(src, 1, dst, 3, 4), 0);
+	ck_assert_int_eq(redo_copy(src, 1, dst, 3, 4, NULL), 0);
 	ck_assert_str_eq(get(r.root, "file"), "012bcde789");
-	ck_assert_int_lt(redo_copy(src, 4, dst, 0, 10), 0);
+	ck_assert_int_lt(redo_copy(src, 4, dst, 0, 10, NULL), 0);
 	close(src);
 	close(dst);
 	end(&r);
 }
 END_TEST
 
-UNIT_MAIN("redo logs", what_was_not_committed_is_forgotten, what_was_committed_is_done,
+static void count(void *arg)
+{
+	++*(int *)arg;
+}
+
+/* A large change takes longer than a connection without an answer lasts. */
+START_TEST(who_waits_for_a_large_change_is_told)
+{
+	struct rig r;
+	struct redo_log log;
+	int ticks = 0;
+	const struct redo_wait w = {count, &ticks};
+	begin(&r);
+	int fd = spool(&r, &log), target = openat(r.root, "file", O_RDWR);
+	ck_assert_int_eq(ftruncate(fd, 300 << 20), 0);
+	ck_assert_int_eq(redo_commit(&r.redo, &log, fd, &w), 0);
+	ck_assert_int_eq(ticks, 4);
+	log.v[0].hole = false;
+	log.v[0].at = 0;
+	log.v[0].len = 300 << 20;
+	log.n = 1;
+	ticks = 0;
+	ck_assert_int_eq(redo_apply(&log, fd, target, &w), 0);
+	ck_assert_int_eq(ticks, 4);
+	close(fd);
+	close(target);
+	end(&r);
+}
+END_TEST
+
+UNIT_MAIN("redo logs", who_waits_for_a_large_change_is_told, what_was_not_committed_is_forgotten, what_was_committed_is_done,
 	  a_damaged_log_is_not_believed, another_inode_is_left_alone,
 	  a_finished_log_is_repeated_only_after_a_power_failure, what_lost_its_data_stops_nobody,
 	  a_log_cut_off_anywhere_is_not_believed, what_is_closed_to_its_owner_is_done, copies_cross_file_systems)

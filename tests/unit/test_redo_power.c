@@ -303,9 +303,9 @@ static void change(struct rig *r, int n)
 			       .attr = {0100600, geteuid(), getegid(), {n, n}},
 			       .v = pieces,
 			       .n = 2};
-	ck_assert_int_eq(redo_commit(&r->redo, &log, fd), 0);
+	ck_assert_int_eq(redo_commit(&r->redo, &log, fd, NULL), 0);
 	r->committed[n] = nops;
-	ck_assert_int_eq(redo_apply(&log, fd, target), 0);
+	ck_assert_int_eq(redo_apply(&log, fd, target, NULL), 0);
 	redo_done(&r->redo, number);
 	close(fd);
 	close(target);
