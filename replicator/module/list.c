@@ -100,6 +100,15 @@ static bool hidden(const struct list_job *j, const char *name, bool is_dir)
 	return path_join(path, sizeof(path), j->path, name) || filter_excluded(j->filter, path, is_dir);
 }
 
+/* For the filter. */
+static bool is_directory(const struct list_job *j, const struct dirent *e)
+{
+	struct stat st;
+	if (e->d_type != DT_UNKNOWN || !j->filter || !j->filter->n)
+		return e->d_type == DT_DIR;
+	return node_stat(j->fd, e->d_name, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
 static int read_names(struct list_job *j)
 {
 	size_t cap = 0;
@@ -115,7 +124,7 @@ static int read_names(struct list_job *j)
 	for (struct dirent *e; !err && (e = readdir(d));) {
 		size_t n = strlen(e->d_name) + 1;
 		if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0 ||
-		    hidden(j, e->d_name, e->d_type == DT_DIR))
+		    hidden(j, e->d_name, is_directory(j, e)))
 			continue;
 		if (j->len + n > cap) {
 			cap = cap ? cap * 2 : 4096;

@@ -448,8 +448,10 @@ static int file_equal(struct compare *c, struct cfile *f)
 							       : "extended attributes differ");
 	if ((f->valid || f->xdiff) && !compare_reports(f->dir->job) && file_in_place(c, f)) {
 		buf_clear(&c->xattrs);
-		err = xattrs_read(&c->xattrs, f->fd, -1, NULL);
-		err = entry_fix_attrs(c, f->dir, f->path, &f->st, f->valid, f->xdiff && !err);
+		int unread = xattrs_read(&c->xattrs, f->fd, -1, NULL);
+		if (unread)
+			compare_path_failed(c, f->path, unread, "its extended attributes cannot be read");
+		err = entry_fix_attrs(c, f->dir, f->path, &f->st, f->valid, f->xdiff && !unread);
 	}
 	int end = file_done(c, f);
 	return err ? err : end;

@@ -2,6 +2,7 @@
  * replicator.sock: one thread per client, which may wait for long (docs/ARCHITECTURE.md, Control sockets). */
 #include "config.h"
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
@@ -10,6 +11,7 @@
 #include "proto/ctlsock.h"
 #include "proto/err.h"
 #include "proto/clock.h"
+#include "proto/log.h"
 #include "replicator/source/replicator.h"
 
 #define LOOK_MS 500 /* how often a waiting command looks whether its client is still there */
@@ -67,10 +69,23 @@ static int op_status(struct replicator *r, int fd, const json_t *request)
 	return ret;
 }
 
+/* Remember it for the next start. */
+static void keep_paused(const struct replicator *r, bool on)
+{
+	int fd = on ? openat(r->state_dirfd, REPLICATOR_PAUSED, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600) : -1;
+
+	if (fd >= 0)
+		close(fd);
+	if ((on && fd < 0) || (!on && unlinkat(r->state_dirfd, REPLICATOR_PAUSED, 0) != 0 && errno != ENOENT))
+		log_warn("%s/%s: %s: when tandem-replicator starts again, sending %s", r->mirror.state_dir, REPLICATOR_PAUSED, strerror(errno),
+		    on ? "goes on" : "is paused");
+}
+
 static int set_paused(struct replicator *r, int fd, bool on)
 {
 	int i;
 
+	keep_paused(r, on);
 	pthread_mutex_lock(&r->lock);
 	r->paused = on;
 	pthread_mutex_unlock(&r->lock);

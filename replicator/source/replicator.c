@@ -78,7 +78,7 @@ static void on_changed(void *arg)
 
 static int start_targets(struct replicator *r)
 {
-	struct target_env env = {.mirror = &r->mirror, .state_dirfd = r->state_dirfd, .changed = on_changed, .arg = r};
+	struct target_env env = {.mirror = &r->mirror, .state_dirfd = r->state_dirfd, .paused = r->paused, .changed = on_changed, .arg = r};
 	struct target *all[MIRROR_TARGETS_MAX] = {NULL};
 	int ret = 0, n = 0;
 
@@ -210,6 +210,9 @@ static int run(struct replicator *r, bool foreground)
 		start_error(foreground, "cannot become a daemon: %s", err_text(ret));
 		return ret;
 	}
+	r->paused = faccessat(r->state_dirfd, REPLICATOR_PAUSED, F_OK, 0) == 0;
+	if (r->paused)
+		log_warn("sending is paused since before the start: tandemctl resume %s", r->mirror.name);
 	ret = start_targets(r);
 	if (ret == 0)
 		accept_loop(r, sock, sigfd);

@@ -8,6 +8,8 @@
 #include "proto/mirror.h"
 #include "replicator/source/target.h"
 
+#define REPLICATOR_PAUSED "paused" /* in the state directory: sending is paused, also after the next start */
+
 struct replicator {
 	struct mirror mirror;    /* immutable after start */
 	int state_dirfd, lockfd;

@@ -274,6 +274,7 @@ int target_start(struct target **out, const struct target_env *env)
 		t->view.reclaim = saved.seq;
 	}
 	t->view.busy = true;
+	t->view.paused = env->paused;
 	t->wakefd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	t->stopfd = eventfd(0, EFD_CLOEXEC);
 	r = t->wakefd < 0 || t->stopfd < 0 ? -errno : failures_new(&t->failures);

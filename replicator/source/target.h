@@ -23,6 +23,7 @@ struct target_env {
 	const struct mirror *mirror;     /* borrowed, as all of these */
 	const struct mirror_target *to;
 	int state_dirfd;
+	bool paused;                     /* begin without sending */
 	/* Something that waiters may wait for has changed. Called from the target's thread without locks. */
 	void (*changed)(void *arg);
 	void *arg;

@@ -15,7 +15,7 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static struct target *const none = (struct target *)&none;
-static struct replicator mirror = {.mirror.name = "m", .lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER, .ntargets = 1};
+static struct replicator mirror = {.mirror = {.name = "m", .state_dir = "state"}, .state_dirfd = -1, .lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER, .ntargets = 1};
 
 bool target_has(struct target *t, const uint8_t journal_id[16], uint64_t seq, char *why, size_t size)
 {

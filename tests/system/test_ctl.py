@@ -360,7 +360,14 @@ def test_pause_and_resume(pair):
     assert r.returncode == 1
     assert not (pair.copy / "file").exists()
     assert "paused" in pair.source.ctl("status", "m").stdout
+    old = pair.source.kill_replicator()
+    wait_until(lambda: any(pid != old for pid in pair.source.replicators()), "a new replicator")
+    wait_until(lambda: "paused" in pair.source.ctl("status", "m").stdout, "it is paused, too")
+    assert not (pair.copy / "file").exists()
     assert pair.source.ctl("resume", "m").returncode == 0
+    pair.same()
+    pair.source.kill_replicator()
+    (pair.dir / "file").write_text("xx")
     pair.same()
 
 
