@@ -206,6 +206,18 @@ def test_verify_checksum_finds_what_times_hide(pair):
     pair.same()
 
 
+def test_verify_while_a_large_file_is_on_its_way(pair_with):
+    """Records behind it overtake it: what they brought is no sign that it is there."""
+    pair = pair_with(source={"bwlimit": "8M"})
+    pair.source.wait()
+    (pair.dir / "large").write_bytes(os.urandom(32 << 20))
+    (pair.dir / "small").write_text("x")
+    wait_until((pair.copy / "small").exists, "the small file")
+    assert not (pair.copy / "large").exists() or (pair.copy / "large").stat().st_size < 32 << 20
+    r = pair.source.ctl("verify", "m")
+    assert r.returncode == 0, r.stdout + r.stderr
+
+
 def test_verify_without_a_standby(pair):
     pair.standby.stop()
     wait_until(lambda: pair.source.target()["state"] not in ("insync", "replicating"), "the loss is noticed")
