@@ -327,10 +327,34 @@ static bool same_dir(const char *a, const char *b)
 	return strncmp(a, b, n) == 0 && strspn(b + n, "/") == strlen(b + n);
 }
 
+/* Say whether b lies below a, whatever links lead there. */
+static bool lies_in(const char *a, const char *b)
+{
+	char *x = realpath(a, NULL), *y = realpath(b, NULL);
+	size_t n = x ? strlen(x) : 0;
+	bool in = x && y && strncmp(x, y, n) == 0 && (n == 1 ? y[1] != 0 : y[n] == '/');
+	free(x);
+	free(y);
+	return in;
+}
+
+static void check_nesting(struct reading *r, int line, const struct module_conf *outer, const struct module_conf *inner)
+{
+	if (lies_in(outer->path, inner->path))
+		conf_add_diag(r->c, CONF_NOTICE, line,
+			      "path = %s of module [%s] lies in the directory of module [%s]: what the source of [%s] does not have is "
+			      "deleted there; exclude it in [%s], or give it a place of its own",
+			      inner->path, inner->name, outer->name, outer->name, outer->name);
+}
+
 static void check_overlap(struct reading *r, int line)
 {
 	for (struct module_conf *o = r->mc->modules; o < r->m; o++) {
-		if (o->path && *o->path == '/' && same_dir(o->path, r->m->path))
+		if (!o->path || *o->path != '/')
+			continue;
+		check_nesting(r, line, o, r->m);
+		check_nesting(r, line, r->m, o);
+		if (same_dir(o->path, r->m->path))
 			conf_add_diag(
 			    r->c, CONF_ERROR, line,
 			    "path = %s: module [%s] (line %d) has the same directory; two modules cannot "

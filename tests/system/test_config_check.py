@@ -70,6 +70,18 @@ def test_two_modules_of_one_directory(tmp_path, second):
     assert code == 1 and "[m]" in found[9], text
 
 
+def test_a_module_within_another(tmp_path):
+    """What the outer one's source lacks is deleted there."""
+    (tmp_path / "data" / "inner").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("data/inner")
+    path = write(tmp_path, GOOD + "[n]\npath = @/link\nauth users = user\nsecrets file = @/secrets\n")
+    code, text = check(path)
+    assert code == 0 and re.search(r":9: notice: .*\[n\] lies in the directory of module \[m\]", text), text
+    (tmp_path / "data-2").mkdir()
+    path = write(tmp_path, GOOD + "[n]\npath = @/data-2\nauth users = user\nsecrets file = @/secrets\n")
+    assert check(path)[0] == 0 and "lies in" not in check(path)[1]
+
+
 def test_tab_comment_after_nobody():
     path = SAMPLES / "gitlab-pair.conf"
     _, found, text = findings(path)
