@@ -4,6 +4,7 @@
 #include <sched.h>
 #include <time.h>
 #include "fs/stay.h"
+#include "proto/thread.h"
 #include "tests/unit/unit.h"
 
 /* A thread that takes turns as if it served requests, with a little rest after each. */
@@ -214,4 +215,32 @@ START_TEST(whoever_joins_has_the_policy_of_now)
 }
 END_TEST
 
-UNIT_MAIN("stay", waits_so_that_callers_stay_while_there_is_work, is_not_starved, threads_that_are_not_bound_take_no_part, whoever_joins_has_the_policy_of_now)
+static void *tell_policy(void *arg)
+{
+	*(int *)arg = sched_getscheduler(0);
+	return NULL;
+}
+
+static void *start_another(void *arg)
+{
+	const struct sched_param p = {0};
+	pthread_t t;
+
+	if (sched_setscheduler(0, SCHED_IDLE, &p) == 0 && thread_start(&t, 0, tell_policy, arg) == 0)
+		pthread_join(t, NULL);
+	return NULL;
+}
+
+/* One more server is started by one that waits as SCHED_IDLE. Until it takes part nobody would see it starve. */
+START_TEST(who_is_started_by_one_of_them_is_not_starved)
+{
+	pthread_t t;
+	int policy = -1;
+
+	ck_assert_int_eq(pthread_create(&t, NULL, start_another, &policy), 0);
+	pthread_join(t, NULL);
+	ck_assert_int_eq(policy, sched_getscheduler(0));
+}
+END_TEST
+
+UNIT_MAIN("stay", who_is_started_by_one_of_them_is_not_starved, waits_so_that_callers_stay_while_there_is_work, is_not_starved, threads_that_are_not_bound_take_no_part, whoever_joins_has_the_policy_of_now)
