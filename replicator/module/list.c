@@ -212,17 +212,6 @@ int list_begin(struct list_job **out, int rootfd, const struct filter *filter, s
 	return 0;
 }
 
-static int open_sums(int rootfd, const char *path, struct stat *st)
-{
-	const char *base;
-	int dirfd = path_open_parent(rootfd, path, &base);
-	if (dirfd < 0)
-		return dirfd;
-	int fd = node_open_file(dirfd, base, O_RDONLY, st);
-	close(dirfd);
-	return fd;
-}
-
 int sums_begin(struct list_job **out, int rootfd, const struct filter *filter, struct reach *reach, struct buf *payload)
 {
 	struct wsums_req q;
@@ -235,10 +224,10 @@ int sums_begin(struct list_job **out, int rootfd, const struct filter *filter, s
 		return -ENOMEM;
 	j->q = q;
 	j->q.path = "";
-	j->fd = filter && filter_excluded(filter, q.path, false) ? -ENOENT : open_sums(rootfd, q.path, &st);
+	j->fd = filter && filter_excluded(filter, q.path, false) ? -ENOENT : node_open_path(rootfd, q.path, O_RDONLY, &st);
 	if (j->fd == -EACCES && reach) {
 		if (reach_for(reach, q.path) > 0)
-			j->fd = open_sums(rootfd, q.path, &st);
+			j->fd = node_open_path(rootfd, q.path, O_RDONLY, &st);
 		reach_end(reach);
 	}
 	*out = j;

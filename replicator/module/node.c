@@ -13,6 +13,7 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
+#include "proto/path.h"
 #include "proto/xattrs.h"
 
 #ifndef SYS_fchmodat2
@@ -118,6 +119,17 @@ int node_open_file(int dirfd, const char *name, int flags, struct stat *st)
 		close(fd);
 		return -ENXIO;
 	}
+	return fd;
+}
+
+int node_open_path(int rootfd, const char *path, int flags, struct stat *st)
+{
+	const char *base;
+	int dirfd = path_open_parent(rootfd, path, &base);
+	if (dirfd < 0)
+		return dirfd;
+	int fd = node_open_file(dirfd, base, flags, st);
+	close(dirfd);
 	return fd;
 }
 

@@ -23,6 +23,8 @@ int node_mtime(int dirfd, const char *name, struct jtime t);
  * O_RDONLY, O_RDWR. Returns a descriptor or -errno (-EISDIR, -ENXIO for what is not a regular file). st is
  * filled. */
 int node_open_file(int dirfd, const char *name, int flags, struct stat *st);
+/* The same by its path in the module. */
+int node_open_path(int rootfd, const char *path, int flags, struct stat *st);
 /* Set or remove one extended attribute. They change the process's working directory. Return 0 or -errno. */
 int node_setxattr(int dirfd, const char *name, const char *xname, const void *val, size_t n);
 int node_removexattr(int dirfd, const char *name, const char *xname);

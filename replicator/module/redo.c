@@ -276,22 +276,11 @@ static void remove_log(struct redo *r, uint64_t number)
 	unlinkat(r->fd, name, 0);
 }
 
-static int open_target(int rootfd, const char *path, struct stat *st)
-{
-	const char *base;
-	int dirfd = path_open_parent(rootfd, path, &base);
-	if (dirfd < 0)
-		return dirfd;
-	int fd = node_open_file(dirfd, base, O_RDWR, st);
-	close(dirfd);
-	return fd;
-}
-
 /* Make the change of log if its path still names its inode. */
 static int change(const struct redo_log *log, int rootfd, int datafd)
 {
 	struct stat st;
-	int target = open_target(rootfd, log->path, &st);
+	int target = node_open_path(rootfd, log->path, O_RDWR, &st);
 	if (target < 0)
 		return target;
 	int err = st.st_ino == log->ino ? redo_apply(log, datafd, target, NULL) : 0;
