@@ -115,29 +115,14 @@ struct ofile *ofile_open_locked(struct tfs *fs, struct inode *i, int fd, int fla
 	return f;
 }
 
-struct ofile *ofile_borrow_locked(struct inode *i, bool writer)
+struct ofile *ofile_borrow_locked(struct inode *i, enum ofile_kind kind)
 {
 	struct ofile *f;
 
 	if (!i->open)
 		return NULL;
 	LIST_FOREACH(f, &i->open->files, link) {
-		if (writer && !f->writer)
-			continue;
-		f->refs++;
-		return f;
-	}
-	return NULL;
-}
-
-struct ofile *ofile_borrow_writer_locked(struct inode *i)
-{
-	struct ofile *f;
-
-	if (!i->open)
-		return NULL;
-	LIST_FOREACH(f, &i->open->files, link) {
-		if (!f->writer || f->append)
+		if ((kind != OFILE_ANY && !f->writer) || (kind == OFILE_PLACES && f->append))
 			continue;
 		f->refs++;
 		return f;

@@ -61,10 +61,13 @@ void dirty_stop(struct tfs *fs);
 struct ofile *ofile_open_locked(struct tfs *fs, struct inode *i, int fd, int flags);
 /* The kernel released the handle: record the content if it was the last writer, close. */
 void ofile_release(struct tfs *fs, struct ofile *f);
-/* Borrow the descriptor of any open handle (writer: of one open for writing), or NULL. */
-struct ofile *ofile_borrow_locked(struct inode *i, bool writer);
-/* Borrow a descriptor that writes where it is told to (no O_APPEND), or NULL. */
-struct ofile *ofile_borrow_writer_locked(struct inode *i);
+enum ofile_kind {
+	OFILE_ANY,
+	OFILE_WRITER, /* open for writing */
+	OFILE_PLACES  /* a writer that writes where it is told to (no O_APPEND) */
+};
+/* Borrow the descriptor of an open handle of this kind, or NULL. */
+struct ofile *ofile_borrow_locked(struct inode *i, enum ofile_kind kind);
 void ofile_return(struct tfs *fs, struct ofile *f);
 
 /* The open state of an inode, made if missing; pinned. NULL when memory is out. */

@@ -90,7 +90,7 @@ static int open_by_name(struct tfs *fs, struct inode *i, int flags)
 static bool at_hand(struct tfs *fs, struct inode *i, struct ifd *out)
 {
 	pthread_mutex_lock(&fs->tree.lock);
-	out->file = ofile_borrow_locked(i, false);
+	out->file = ofile_borrow_locked(i, OFILE_ANY);
 	if (out->file) {
 		out->fd = out->file->fd;
 	} else if (i->fd >= 0) {

@@ -13,7 +13,7 @@ struct mountinfo {
 	const char *super; /* its options */
 };
 
-/* Call fn for each mount, those mounted later later, until it returns false. Where /proc cannot be read, for none. */
+/* Call fn for each mount, those mounted earlier first, until it returns false. Where /proc cannot be read, for none. */
 void mountinfo_each(bool (*fn)(void *arg, const struct mountinfo *m), void *arg);
 
 #endif

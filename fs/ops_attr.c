@@ -199,7 +199,7 @@ static int chown_nothing(fuse_req_t req, struct inode *i, const struct ifd *f)
 						(st.st_mode & S_IXGRP || !cred_in_group(req, st.st_gid)))))
 		return 0;
 	pthread_mutex_lock(&fs->tree.lock);
-	writer = ofile_borrow_locked(i, true);
+	writer = ofile_borrow_locked(i, OFILE_WRITER);
 	pthread_mutex_unlock(&fs->tree.lock);
 	if (!writer)
 		return -EPERM;

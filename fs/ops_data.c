@@ -90,7 +90,7 @@ void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse
 static int writer_of(struct tfs *fs, struct inode *i, struct ofile **borrowed, int *own)
 {
 	pthread_mutex_lock(&fs->tree.lock);
-	*borrowed = ofile_borrow_writer_locked(i);
+	*borrowed = ofile_borrow_locked(i, OFILE_PLACES);
 	pthread_mutex_unlock(&fs->tree.lock);
 	if (*borrowed)
 		return (*borrowed)->fd;
